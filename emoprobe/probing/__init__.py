@@ -1,0 +1,1 @@
+"""Directions that read emotions: their texts, estimators, units and honest evaluation."""
