@@ -1,0 +1,295 @@
+"""One way to make a command line from a pydantic config. No torch: arguments are checked before it loads.
+
+    class Config(BaseModel):
+        \"\"\"Track expressed and internal emotion over a multi-turn rejection.\"\"\"
+        run: Annotated[Path, Positional] = Field(description="a run folder")
+        adapters: tuple[str, ...] = Field(("dpo",), alias="adapter", description="...")
+        turns: int = Field(8, ge=1, description="replies per conversation")
+
+    def run(config: Config) -> Path: ...
+
+    main = command(Config, run)
+
+A field `batch_size` is the flag `--batch-size`; an alias names the flag where it differs from the field.
+Sequences take `--adapter a --adapter b`, `--adapter a b` or `--adapter a,b`. A bool is `--dry-run` /
+`--no-dry-run`. Everything a user can get wrong ends in one line on stderr and exit 2, everything else that
+is foreseen in one line and exit 1.
+
+pydantic-settings is not used: its CLI reads environment variables and prints pydantic's own messages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from emoprobe.errors import EmoprobeError, RunError, UserError, near
+
+C = TypeVar("C", bound=BaseModel)
+
+INTERRUPTED = 130
+_MEMORY_FLAGS = ("batch_size", "n", "turns")
+
+
+class Positional:
+    """Marks a field as an argument without a flag: `run: Annotated[Path, Positional]`."""
+
+
+class Config(BaseModel):
+    """Base for the config of a verb: frozen, unknown fields refused, fields settable by name or flag."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def command(config_cls: type[C], run: Callable[[C], Path | None]) -> Callable[[Sequence[str] | None], int]:
+    """The `main(argv=None) -> exit code` of a verb; the path that `run` returns is its last line on stdout.
+
+    The verb is the last part of the module that defines `run`.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        verb = _verb(run)
+
+        def job() -> None:
+            config = parse(config_cls, verb, sys.argv[1:] if argv is None else argv)
+            try:
+                result = run(config)
+            except EmoprobeError:
+                raise
+            except Exception as problem:
+                raise _foreseen(problem, config_cls) or problem from problem
+            if result is not None:
+                print(result, flush=True)
+
+        return guarded(f"emoprobe {verb}", job)
+
+    return main
+
+
+def guarded(prog: str, job: Callable[[], None]) -> int:
+    """Run a job; an EmoprobeError or Ctrl-C becomes one line on stderr and its exit code."""
+    try:
+        job()
+    except EmoprobeError as problem:
+        _say(prog, str(problem))
+        return problem.exit_code
+    except KeyboardInterrupt:
+        _say(prog, "interrupted; what is done is kept, the same command resumes")
+        return INTERRUPTED
+    return 0
+
+
+def parse(config_cls: type[C], verb: str, argv: Sequence[str]) -> C:
+    """The config that a command line asks for; UserError in terms of flags for a bad one."""
+    parser = _parser(config_cls, verb)
+    known, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        raise UserError(_unknown(unknown[0], config_cls))
+    given = vars(known)
+    try:
+        return config_cls.model_validate(given)
+    except ValidationError as problem:
+        raise UserError(_explain(problem, config_cls)) from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix("argument "))
+
+
+def _parser(config_cls: type[BaseModel], verb: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"emoprobe {verb}",
+        description=(config_cls.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for name, field in config_cls.model_fields.items():
+        _add(parser, name, field)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    key = _key(name, field)
+    kind = _plain(field.annotation)
+    more: dict[str, Any] = {"help": _help(field)}
+    if kind is bool:
+        parser.add_argument(_flag(name, field), dest=key, action=argparse.BooleanOptionalAction, **more)
+        return
+    many = get_origin(kind) in (tuple, list, set, frozenset)
+    if many:
+        more |= {"nargs": "+", "action": _Extend}
+    if _is_positional(field):
+        if not many:
+            more["nargs"] = "?"  # its absence is explained by the config, like that of any other field
+        parser.add_argument(key, metavar=key.upper().replace("_", "-"), **more)
+    else:
+        parser.add_argument(_flag(name, field), dest=key, metavar=_metavar(kind), **more)
+
+
+class _Extend(argparse.Action):
+    """Collects repeated, spaced and comma-separated values into one list."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        words = [word for value in values for word in value.split(",") if word]
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest, []), *words])
+
+
+def _verb(run: Callable[..., Any]) -> str:
+    module = run.__module__
+    if module == "__main__":
+        spec = sys.modules["__main__"].__spec__
+        module = spec.name if spec else Path(sys.argv[0]).stem
+    return module.removesuffix(".__main__").rpartition(".")[2]
+
+
+def _key(name: str, field: FieldInfo) -> str:
+    return field.alias or name
+
+
+def _flag(name: str, field: FieldInfo) -> str:
+    return "--" + _key(name, field).replace("_", "-")
+
+
+def _label(name: str, field: FieldInfo) -> str:
+    """How a user knows a field: its flag, or the name of the positional argument."""
+    return _key(name, field).upper().replace("_", "-") if _is_positional(field) else _flag(name, field)
+
+
+def _is_positional(field: FieldInfo) -> bool:
+    return any(mark is Positional or isinstance(mark, Positional) for mark in field.metadata)
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without `| None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        rest = [a for a in get_args(annotation) if a is not type(None)]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) in (tuple, list, set, frozenset):
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(str(option) for option in get_args(kind)) + "}"
+    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    if field.is_required():
+        text += " (required)"
+    elif field.default not in (None, "", (), False) and field.default_factory is None:
+        shown = (
+            " ".join(map(str, field.default)) if isinstance(field.default, list | tuple) else field.default
+        )
+        text += f" (default: {shown})"
+    return text.strip().replace("%", "%%")
+
+
+def _unknown(word: str, config_cls: type[BaseModel]) -> str:
+    if not word.startswith("-"):
+        return f"unexpected argument '{word}'"
+    flags = [_flag(name, f) for name, f in config_cls.model_fields.items() if not _is_positional(f)]
+    return f"unknown option {word.partition('=')[0]}{near(word.partition('=')[0], flags)}"
+
+
+def _explain(problem: ValidationError, config_cls: type[BaseModel]) -> str:
+    """The first error, in the user's terms."""
+    error = problem.errors(include_url=False)[0]
+    where, context, value = error["loc"], error.get("ctx", {}), error["input"]
+    if error["type"] in ("value_error", "assertion_error"):
+        message = str(context.get("error", error["msg"]))
+        named = _labels(config_cls).get(str(where[0])) if where else None
+        return message if named is None or named in message else f"{named}: {message}"
+    label = _labels(config_cls).get(str(where[0]), str(where[0])) if where else "arguments"
+    if error["type"] == "missing":
+        return f"{label} is required"
+    rule = _RULES.get(error["type"])
+    wanted = rule(context) if rule else error["msg"][:1].lower() + error["msg"][1:]
+    return f"{label} must be {wanted}, got {_shown(value)}"
+
+
+_RULES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "greater_than_equal": lambda c: f"at least {c['ge']:g}",
+    "greater_than": lambda c: f"more than {c['gt']:g}",
+    "less_than_equal": lambda c: f"at most {c['le']:g}",
+    "less_than": lambda c: f"less than {c['lt']:g}",
+    "int_parsing": lambda c: "a whole number",
+    "int_from_float": lambda c: "a whole number",
+    "int_type": lambda c: "a whole number",
+    "float_parsing": lambda c: "a number",
+    "float_type": lambda c: "a number",
+    "finite_number": lambda c: "a finite number",
+    "bool_parsing": lambda c: "true or false",
+    "literal_error": lambda c: f"one of {c['expected']}".replace("'", "").replace(" or ", ", "),
+    "too_short": lambda c: f"at least {c['min_length']} value{'s' * (c['min_length'] != 1)}",
+    "too_long": lambda c: f"at most {c['max_length']} value{'s' * (c['max_length'] != 1)}",
+}
+
+
+def _labels(config_cls: type[BaseModel]) -> dict[str, str]:
+    """Field names and aliases to what the user typed."""
+    labels = {}
+    for name, field in config_cls.model_fields.items():
+        labels[name] = labels[_key(name, field)] = _label(name, field)
+    return labels
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"'{value}'" if isinstance(value, str) and not _is_number(value) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _foreseen(problem: Exception, config_cls: type[BaseModel]) -> EmoprobeError | None:
+    """The one-line form of an error that the machine, not the program, is the cause of."""
+    if _is_out_of_memory(problem):
+        flags = [_flag(f, config_cls.model_fields[f]) for f in _MEMORY_FLAGS if f in config_cls.model_fields]
+        advice = f"lower {flags[0]}" if flags else "use a smaller input"
+        return RunError(f"out of memory; {advice}; what is done is kept")
+    if isinstance(problem, OSError) and problem.filename:
+        reason = f"{problem.filename}: {(problem.strerror or type(problem).__name__).lower()}"
+        if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+            return UserError(reason)
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError("no space left on the disk; what is done is kept, the same command resumes")
+    return None
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    """Python's, torch's on a GPU (known by name, so that torch need not load) and torch's on the CPU."""
+    text = str(problem).lower()
+    return (
+        isinstance(problem, MemoryError)
+        or type(problem).__name__ == "OutOfMemoryError"
+        or (isinstance(problem, RuntimeError) and ("out of memory" in text or "can't allocate" in text))
+    )
+
+
+def _say(prog: str, message: str) -> None:
+    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)
