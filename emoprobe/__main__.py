@@ -1,4 +1,4 @@
-"""`emoprobe <verb> ...` is `python -m emoprobe.<verb> ...`; the verb's module loads only when it is asked for."""
+"""`emoprobe <verb> ...` is `python -m emoprobe.<verb> ...`; only the verb asked for is imported."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """One way to make a command line from a pydantic config. No torch: arguments are checked before it loads.
 
-    class Config(BaseModel):
+    class TrackConfig(Config):
         \"\"\"Track expressed and internal emotion over a multi-turn rejection.\"\"\"
         run: Annotated[Path, Positional] = Field(description="a run folder")
-        adapters: tuple[str, ...] = Field(("dpo",), alias="adapter", description="...")
+        adapters: Annotated[tuple[str, ...], Flag("adapter")] = Field(("dpo",), description="...")
         turns: int = Field(8, ge=1, description="replies per conversation")
 
-    def run(config: Config) -> Path: ...
+    def run(config: TrackConfig) -> Path: ...
 
-    main = command(Config, run)
+    main = command(TrackConfig, run)
 
-A field `batch_size` is the flag `--batch-size`; an alias names the flag where it differs from the field.
+A field `batch_size` is the flag `--batch-size`, unless `Flag` names another.
 Sequences take `--adapter a --adapter b`, `--adapter a b` or `--adapter a,b`. A bool is `--dry-run` /
 `--no-dry-run`. Everything a user can get wrong ends in one line on stderr and exit 2, everything else that
 is foreseen in one line and exit 1.
@@ -25,6 +25,7 @@ import errno
 import sys
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
@@ -43,10 +44,17 @@ class Positional:
     """Marks a field as an argument without a flag: `run: Annotated[Path, Positional]`."""
 
 
-class Config(BaseModel):
-    """Base for the config of a verb: frozen, unknown fields refused, fields settable by name or flag."""
+@dataclass(frozen=True)
+class Flag:
+    """Names the flag of a field where it is not the field's own name: `Annotated[..., Flag("adapter")]`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    name: str
+
+
+class Config(BaseModel):
+    """Base for the config of a verb: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def command(config_cls: type[C], run: Callable[[C], Path | None]) -> Callable[[Sequence[str] | None], int]:
@@ -65,7 +73,10 @@ def command(config_cls: type[C], run: Callable[[C], Path | None]) -> Callable[[S
             except EmoprobeError:
                 raise
             except Exception as problem:
-                raise _foreseen(problem, config_cls) or problem from problem
+                foreseen = _foreseen(problem, config_cls)
+                if foreseen is None:
+                    raise
+                raise foreseen from problem
             if result is not None:
                 print(result, flush=True)
 
@@ -93,9 +104,8 @@ def parse(config_cls: type[C], verb: str, argv: Sequence[str]) -> C:
     known, unknown = parser.parse_known_args(list(argv))
     if unknown:
         raise UserError(_unknown(unknown[0], config_cls))
-    given = vars(known)
     try:
-        return config_cls.model_validate(given)
+        return config_cls.model_validate(vars(known))
     except ValidationError as problem:
         raise UserError(_explain(problem, config_cls)) from None
 
@@ -119,11 +129,10 @@ def _parser(config_cls: type[BaseModel], verb: str) -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    key = _key(name, field)
     kind = _plain(field.annotation)
     more: dict[str, Any] = {"help": _help(field)}
     if kind is bool:
-        parser.add_argument(_flag(name, field), dest=key, action=argparse.BooleanOptionalAction, **more)
+        parser.add_argument(_flag(name, field), dest=name, action=argparse.BooleanOptionalAction, **more)
         return
     many = get_origin(kind) in (tuple, list, set, frozenset)
     if many:
@@ -131,9 +140,9 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     if _is_positional(field):
         if not many:
             more["nargs"] = "?"  # its absence is explained by the config, like that of any other field
-        parser.add_argument(key, metavar=key.upper().replace("_", "-"), **more)
+        parser.add_argument(name, metavar=_label(name, field), **more)
     else:
-        parser.add_argument(_flag(name, field), dest=key, metavar=_metavar(kind), **more)
+        parser.add_argument(_flag(name, field), dest=name, metavar=_metavar(kind), **more)
 
 
 class _Extend(argparse.Action):
@@ -158,17 +167,14 @@ def _verb(run: Callable[..., Any]) -> str:
     return module.removesuffix(".__main__").rpartition(".")[2]
 
 
-def _key(name: str, field: FieldInfo) -> str:
-    return field.alias or name
-
-
 def _flag(name: str, field: FieldInfo) -> str:
-    return "--" + _key(name, field).replace("_", "-")
+    own = [mark.name for mark in field.metadata if isinstance(mark, Flag)]
+    return "--" + (own[0] if own else name).replace("_", "-")
 
 
 def _label(name: str, field: FieldInfo) -> str:
     """How a user knows a field: its flag, or the name of the positional argument."""
-    return _key(name, field).upper().replace("_", "-") if _is_positional(field) else _flag(name, field)
+    return name.upper().replace("_", "-") if _is_positional(field) else _flag(name, field)
 
 
 def _is_positional(field: FieldInfo) -> bool:
@@ -213,12 +219,12 @@ def _unknown(word: str, config_cls: type[BaseModel]) -> str:
 def _explain(problem: ValidationError, config_cls: type[BaseModel]) -> str:
     """The first error, in the user's terms."""
     error = problem.errors(include_url=False)[0]
-    where, context, value = error["loc"], error.get("ctx", {}), error["input"]
+    context, value = error.get("ctx", {}), error["input"]
+    name = str(error["loc"][0]) if error["loc"] else None
+    label = _label(name, config_cls.model_fields[name]) if name in config_cls.model_fields else None
     if error["type"] in ("value_error", "assertion_error"):
         message = str(context.get("error", error["msg"]))
-        named = _labels(config_cls).get(str(where[0])) if where else None
-        return message if named is None or named in message else f"{named}: {message}"
-    label = _labels(config_cls).get(str(where[0]), str(where[0])) if where else "arguments"
+        return message if label is None or label in message else f"{label}: {message}"
     if error["type"] == "missing":
         return f"{label} is required"
     rule = _RULES.get(error["type"])
@@ -242,14 +248,6 @@ _RULES: dict[str, Callable[[dict[str, Any]], str]] = {
     "too_short": lambda c: f"at least {c['min_length']} value{'s' * (c['min_length'] != 1)}",
     "too_long": lambda c: f"at most {c['max_length']} value{'s' * (c['max_length'] != 1)}",
 }
-
-
-def _labels(config_cls: type[BaseModel]) -> dict[str, str]:
-    """Field names and aliases to what the user typed."""
-    labels = {}
-    for name, field in config_cls.model_fields.items():
-        labels[name] = labels[_key(name, field)] = _label(name, field)
-    return labels
 
 
 def _shown(value: Any) -> str:

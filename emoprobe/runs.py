@@ -17,7 +17,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -129,7 +129,8 @@ class RunFolder:
         try:
             return json.loads((self.path / name).read_text("utf-8"))
         except (ValueError, UnicodeDecodeError):
-            return self._discard(name)
+            self._discard(name)
+            return None
 
     def read_npz(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays of a shard, or None where it is missing or damaged (then removed, to be redone)."""
@@ -139,7 +140,8 @@ class RunFolder:
             with np.load(self.path / name, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
         except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error):
-            return self._discard(name)
+            self._discard(name)
+            return None
 
     def append_jsonl(self, name: str, records: Iterable[Any]) -> None:
         """Append one line per record and wait until they are on the disk.
