@@ -38,7 +38,8 @@ def test_banned_words_are_found_where_they_are() -> None:
 def test_no_story_holds_a_banned_word_or_an_open_slot(drawn: dict[str, list[Vignette]]) -> None:
     for v in drawn["fit"] + drawn["test"]:
         assert not banned_words(v.text), v.text
-        assert "{" not in v.text and "  " not in v.text
+        assert "{" not in v.text
+        assert "  " not in v.text
         assert 18 <= len(v.text.split()) <= 60, v.text
 
 
@@ -71,7 +72,9 @@ def test_every_emotion_has_phrases_and_the_sample_is_balanced(drawn: dict[str, l
 def test_twins_have_equal_bags_and_different_labels(drawn: dict[str, list[Vignette]]) -> None:
     for a, b in _pairs(drawn["fit"]) + _pairs(drawn["test"]):
         assert bag_of_words(a.text) == bag_of_words(b.text)
-        assert a.text != b.text and a.emotion != b.emotion and a.topic == b.topic
+        assert a.text != b.text
+        assert a.emotion != b.emotion
+        assert a.topic == b.topic
 
 
 def test_a_bag_of_words_is_at_chance_on_twins_even_when_fitted_on_them(
@@ -103,7 +106,9 @@ def test_a_sample_is_a_function_of_its_seed() -> None:
     assert sample(200, 5, "fit") == sample(200, 5, "fit")
     assert sample(200, 5, "fit") != sample(200, 6, "fit")
     plain = [vignettes.vignette(random.Random(9), "joy", "test", "minimal") for _ in range(2)]
-    assert plain[0] == plain[1] and plain[0].kind == "minimal" and plain[0].emotion == "joy"
+    assert plain[0] == plain[1]
+    assert plain[0].kind == "minimal"
+    assert plain[0].emotion == "joy"
 
 
 def test_neutral_has_no_twins() -> None:
