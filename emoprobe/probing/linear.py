@@ -107,7 +107,7 @@ def solve_layers(
     return Directions(np.stack(directions, axis=1), np.stack(biases, axis=1))
 
 
-class _LinearProbe(ClassifierMixin, BaseEstimator):
+class _LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """What the families share: `coef_ [1, d_model]`, `intercept_ [1]`, `direction_ [d_model]`."""
 
     coef_: Floats
