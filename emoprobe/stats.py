@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy import stats as scipy_stats
+from scipy import special
 
 from emoprobe.records import Record
 
@@ -154,11 +154,11 @@ def proportion(
     if 0 < share < 1:
         return cluster_mean(rows, clusters, conversations, n_boot, seed)
     n = _distinct(conversations, present)
-    exact = scipy_stats.binomtest(round(share * n), n).proportion_ci(LEVEL, method="exact")
+    bound = ((1 - LEVEL) / 2) ** (1 / n)  # Clopper-Pearson's closed form for 0 or n of n
     return Estimate(
         mean=share,
-        lo=float(exact.low),
-        hi=float(exact.high),
+        lo=bound if share == 1 else 0.0,
+        hi=1.0 if share == 1 else 1 - bound,
         n=n,
         clusters=_distinct(clusters, present),
         method="clopper_pearson",
@@ -186,7 +186,7 @@ def ols_slope(
     moments = np.stack([present.astype(np.float64), xs, ys, xs * xs, xs * ys], axis=1)
     sums = _cluster_sums(moments, inverse, weights.shape[1])
     full, replicates = _slope(sums.sum(axis=0)[None]), _slope(weights @ sums)
-    lo, hi = _interval(full, replicates[None], np.array([_distinct(clusters, present)]))
+    lo, hi = percentile_interval(full, replicates[None], np.array([_distinct(clusters, present)]))
     return _estimate(float(full[0]), float(lo[0]), float(hi[0]), present, clusters, conversations)
 
 
@@ -217,7 +217,7 @@ def simultaneous_band(
         error = np.sqrt(np.nanmean((replicates - mean[:, None]) ** 2, axis=1))
         t = np.abs(replicates - mean[:, None]) / error[:, None]
     largest = np.nanmax(np.where(np.isfinite(t), t, 0.0), axis=0)
-    wider = -scipy_stats.norm.ppf(_tail(k)) / scipy_stats.norm.ppf((1 + LEVEL) / 2)
+    wider = special.ndtri(_tail(k)) / special.ndtri((1 - LEVEL) / 2)
     half = (float(np.quantile(largest, LEVEL)) * min(wider, 10.0) * error).reshape(pointwise.mean.shape)
     return Band(
         pointwise.mean,
@@ -257,11 +257,78 @@ def spearman_within(
         if np.isnan(rho[0]):
             estimates.append(None)
             continue
-        lo, hi = _interval(rho[:1], rho[None, 1:], np.array([_distinct(clusters, present)]))
+        lo, hi = percentile_interval(rho[:1], rho[None, 1:], np.array([_distinct(clusters, present)]))
         estimates.append(
             _estimate(float(rho[0]), float(lo[0]), float(hi[0]), present, clusters, conversations)
         )
     return estimates
+
+
+def spearman_gain(
+    x: ArrayLike,
+    other: ArrayLike,
+    y: ArrayLike,
+    strata: Labels,
+    clusters: Labels,
+    conversations: Labels | None = None,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> list[Estimate | None]:
+    """By how much `x [n, layer]` ranks `y [n]` better within strata than `other [n]` does, per layer.
+
+    The difference of the two correlations of `spearman_within`, over the rows that have all three, paired
+    in every replicate. None where either is undefined.
+    """
+    columns, columns_there = _rows(x, None)
+    ys, ys_there = _rows(y, None)
+    others, others_there = _rows(other, None)
+    weights, inverse = bootstrap_weights(clusters, n_boot, seed)
+    _same_length(len(ys), inverse)
+    drawn = np.vstack([np.ones(weights.shape[1]), weights])[:, inverse]
+    groups = _groups(strata)
+    estimates: list[Estimate | None] = []
+    for layer in range(columns.shape[1]):
+        present = ys_there & others_there & columns_there[:, layer]
+        gain = _pooled_rank_correlation(columns[:, layer], ys, present, groups, drawn)
+        gain = gain - _pooled_rank_correlation(others, ys, present, groups, drawn)
+        if np.isnan(gain[0]):
+            estimates.append(None)
+            continue
+        lo, hi = percentile_interval(gain[:1], gain[None, 1:], np.array([_distinct(clusters, present)]))
+        estimates.append(
+            _estimate(float(gain[0]), float(lo[0]), float(hi[0]), present, clusters, conversations)
+        )
+    return estimates
+
+
+def ratio_of_means(
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: Labels,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> Estimate | None:
+    """Mean of `a [n]` over mean of `b [n]`, over the rows that have both.
+
+    None where the interval of the denominator holds 0: such a ratio has no meaningful interval.
+    """
+    tops, tops_there = _rows(a, None)
+    bottoms, bottoms_there = _rows(b, None)
+    present = tops_there & bottoms_there
+    bottom = cluster_mean(np.where(present, bottoms, np.nan), clusters, n_boot=n_boot, seed=seed)
+    if bottom is None or bottom.lo <= 0 <= bottom.hi:
+        return None
+    weights, inverse = bootstrap_weights(clusters, n_boot, seed)
+    pair = np.where(present[:, None], np.stack([tops, bottoms], axis=1), 0.0)
+    sums = _cluster_sums(pair, inverse, weights.shape[1])
+    drawn = weights @ sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        replicates = drawn[:, 0] / drawn[:, 1]
+    replicates[~np.isfinite(replicates)] = np.nan
+    total = sums.sum(axis=0)
+    full = np.array([total[0] / total[1]])
+    lo, hi = percentile_interval(full, replicates[None], np.array([_distinct(clusters, present)]))
+    return _estimate(float(full[0]), float(lo[0]), float(hi[0]), present, clusters, None)
 
 
 def _rows(values: ArrayLike, mask: ArrayLike | None) -> tuple[Floats, NDArray[np.bool_]]:
@@ -319,17 +386,18 @@ def _ratios(
 ) -> tuple[Floats, Floats]:
     """Means `[cell]` and their replicates `[cell, n_boot]`; NaN where a replicate drew no data.
 
-    Values are taken relative to the cell's mean, so that a large common offset costs no precision and
-    a cell that never varies has replicates exactly equal to its mean.
+    Values are taken relative to the cell's mean, so that a large common offset costs no precision, and
+    no mean leaves the range of its values by rounding.
     """
     count = there.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(there, flat, 0.0).sum(axis=0) / count
-        mean = np.clip(mean, _masked_min(flat, there), -_masked_min(-flat, there))
+        least, most = _masked_min(flat, there), -_masked_min(-flat, there)
+        mean = np.clip(mean, least, most)
         sums = _cluster_sums(np.where(there, flat - mean, 0.0), inverse, weights.shape[1])
         counts = _cluster_sums(there.astype(np.float64), inverse, weights.shape[1])
         replicates = mean[:, None] + (sums.T @ weights.T) / (counts.T @ weights.T)
-    return mean, replicates
+    return mean, np.clip(replicates, least[:, None], most[:, None])
 
 
 def _masked_min(flat: Floats, there: NDArray[np.bool_]) -> Floats:
@@ -342,19 +410,17 @@ def _ratio_cells(
 ) -> tuple[Floats, Floats, Floats]:
     mean, replicates = _ratios(flat, there, weights, inverse)
     clusters = (_cluster_sums(there.astype(np.float64), inverse, weights.shape[1]) > 0).sum(axis=0)
-    return mean, *_interval(mean, replicates, clusters)
+    return mean, *percentile_interval(mean, replicates, clusters)
 
 
 def _tail(k: int) -> float:
     """The lower quantile level for k clusters: 2.5 %, moved outwards where k is small."""
     return float(
-        scipy_stats.norm.cdf(np.sqrt(k / (k - 1)) * scipy_stats.t.ppf((1 - LEVEL) / 2, k - 1))
-        if k > 1
-        else 0.5
+        special.ndtr(np.sqrt(k / (k - 1)) * special.stdtrit(k - 1, (1 - LEVEL) / 2)) if k > 1 else 0.5
     )
 
 
-def _interval(mean: Floats, replicates: Floats, clusters: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def percentile_interval(mean: Floats, replicates: Floats, clusters: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Expanded percentile interval of `replicates [cell, n_boot]`, widened to hold the mean.
 
     NaN replicates are left out. A cell with fewer than two clusters gets `lo = hi = mean`.
