@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -199,7 +198,7 @@ def ordinary(n: int, turns: int, tone: str = "neutral", seed: int = 0, split: st
 
 
 def okay_twin(scenario: Scenario, wordings: str = "all") -> Scenario:
-    """The same task and cluster with "Okay" after every reply: the calm arm that a rejection is held against."""
+    """The same task and cluster with "Okay" after every reply: the calm arm."""
     said = _Deck("okay", wordings, _rng("okay", scenario.id))
     follow_ups = tuple(said.draw() for _ in scenario.follow_ups)
     return scenario.model_copy(
@@ -229,7 +228,9 @@ class _Deck:
         return self._left.pop()
 
 
-def _in_tone(tone: str, turns: int, wordings: str, rng: random.Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _in_tone(
+    tone: str, turns: int, wordings: str, rng: random.Random
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Follow-ups and their kinds. One generator per kind, so that more turns only add."""
     order = TONES[tone]
     kinds = tuple(order[min(k, len(order) - 1)] for k in range(turns - 1))
@@ -275,7 +276,7 @@ def _question_scenarios(
 ) -> list[Scenario]:
     kinds = ("opinion", "factual") if category == "triggers" else (category,)
     made = []
-    for i, row in zip(range(n), _rounds(kinds, split, seed)):
+    for i, row in zip(range(n), _rounds(kinds, split, seed), strict=False):
         follow_ups, said = _in_tone(tone, turns, wordings, _rng("scenario", seed, category, tone, i))
         made.append(
             Scenario(

@@ -22,6 +22,8 @@ from typing import Literal
 
 from emoprobe.errors import RunError, UserError, near
 from emoprobe.records import Certificate, Operation, Puzzle
+from emoprobe.scenarios import answers
+from emoprobe.scenarios.answers import Answer
 
 Shape = Literal["countdown", "ordering"]
 Status = Literal["impossible", "solvable"]
@@ -35,6 +37,8 @@ THEMES = ("number", "money", "temperature", "fraction")
 
 _TARGETS = {2: (2, 60), 3: (10, 150), 4: (20, 300), 5: (100, 600)}
 _MAX_TRIES = 2000
+_SHIFTS: tuple[Literal["+", "-"], ...] = ("+", "+", "-")
+_SCALES: tuple[Literal["x", "/"], ...] = ("x", "x", "x", "/")
 
 Tables = list[set[int]]
 """`tables[mask]`: every value that uses exactly the numbers whose bits are set in `mask`."""
@@ -66,21 +70,7 @@ def split_of(puzzle_id: str) -> Split:
     return "train" if share < 60 else "validation" if share < 80 else "test"
 
 
-# -- values -------------------------------------------------------------------------------------------
-
-
-def apply(value: Fraction, operation: Operation) -> Fraction | None:
-    """One step of an ordering puzzle; None for a division by zero."""
-    by = Fraction(operation.value)
-    match operation.op:
-        case "+":
-            return value + by
-        case "-":
-            return value - by
-        case "x":
-            return value * by
-        case "/":
-            return value / by if by else None
+# -- the solver ---------------------------------------------------------------------------------------
 
 
 def reachable(numbers: Sequence[int], forbidden: int | None = None) -> tuple[Tables, int]:
@@ -148,9 +138,6 @@ def _expression(tables: Tables, mask: int, value: int) -> str:
     raise RunError(f"no expression for {value}, though the search reached it")
 
 
-# -- the solver ---------------------------------------------------------------------------------------
-
-
 def solve(puzzle: Puzzle) -> Certificate:
     """Search the whole puzzle; the witness is an answer as a subject would write it, itself checked.
 
@@ -158,7 +145,10 @@ def solve(puzzle: Puzzle) -> Certificate:
     countdown of other than positive integers, or more parts than an exhaustive search can take.
     """
     _validate(puzzle)
-    return _solve_countdown(puzzle) if puzzle.shape == "countdown" else _solve_ordering(puzzle)
+    certificate = _solve_countdown(puzzle) if puzzle.shape == "countdown" else _solve_ordering(puzzle)
+    if certificate.witness is not None and (why := answers.fault(puzzle, certificate.witness)) is not None:
+        raise RunError(f"the solver's witness '{certificate.witness}' does not hold: {why}")
+    return certificate
 
 
 def _solve_countdown(puzzle: Puzzle) -> Certificate:
@@ -190,7 +180,7 @@ def trace(puzzle: Puzzle, order: Sequence[Operation]) -> list[Fraction] | None:
     """Start value and every result of an ordering; None where it divides by zero."""
     values = [Fraction(puzzle.start or "0")]
     for operation in order:
-        after = apply(values[-1], operation)
+        after = answers.operate(values[-1], operation.op, Fraction(operation.value))
         if after is None:
             return None
         values.append(after)
@@ -201,8 +191,26 @@ def forbidden_matters(puzzle: Puzzle) -> bool:
     """Whether lifting the ban would make an impossible puzzle solvable; otherwise the value is a decoy."""
     if solve(puzzle).status == "solvable":
         return False
-    free = puzzle.model_copy(update={"forbidden": "-1" if puzzle.shape == "countdown" else "-999983"})
-    return solve(free).status == "solvable"
+    target = Fraction(puzzle.target)
+    if puzzle.shape == "countdown":
+        return target in _union(_reachable(tuple(sorted(puzzle.numbers)), None)[0])
+    traces = (trace(puzzle, order) for order in permutations(puzzle.operations))
+    return any(values is not None and values[-1] == target for values in traces)
+
+
+def check_answer(puzzle: Puzzle, reply: str) -> Answer:
+    """What a reply proposed, whether it keeps the rules and is right, and if not, why not.
+
+    A reply that declares the puzzle impossible (`Solution: none`) is right where the search says so too.
+    Never raises on any text; UserError only for a puzzle that is not one.
+    """
+    _validate(puzzle)
+    answer = answers.read(puzzle, reply)
+    if answer.proposed != answers.NO_SOLUTION:
+        return answer
+    right = solve(puzzle).status == "impossible"
+    reason = "there is indeed no solution" if right else "there is a solution"
+    return answer.model_copy(update={"correct": right, "reason": reason})
 
 
 def _validate(puzzle: Puzzle) -> None:
@@ -215,7 +223,7 @@ def _validate(puzzle: Puzzle) -> None:
         if not 1 <= len(puzzle.numbers) <= 6 or min(puzzle.numbers) < 1:
             raise UserError(f"a countdown puzzle needs 1 to 6 positive integers, got {puzzle.numbers}")
         if values[0].denominator != 1 or values[0] < 1:
-            raise UserError(f"the target of a countdown puzzle must be a positive integer, got {puzzle.target}")
+            raise UserError(f"a countdown target must be a positive integer, got {puzzle.target}")
     elif puzzle.start is None or not 1 <= len(puzzle.operations) <= 7:
         raise UserError("an ordering puzzle needs a start value and 1 to 7 operations")
 
@@ -268,7 +276,8 @@ def _stream(
         rng = random.Random(f"puzzle/{seed}/{shape}/{status}/{size}/{index}")
         kind = shape or SHAPES[len(seen) % 2]
         index += 1
-        puzzle = _draw_countdown(rng, size, status) if kind == "countdown" else _draw_ordering(rng, size, status)
+        draw = _draw_countdown if kind == "countdown" else _draw_ordering
+        puzzle = draw(rng, size, status)
         identity = puzzle_id(puzzle) if puzzle is not None else ""
         if puzzle is None or identity in seen or (split is not None and split_of(identity) != split):
             misses += 1
@@ -279,7 +288,7 @@ def _stream(
         seen.add(identity)
         misses = 0
         yield puzzle, certificate
-    raise UserError(f"no more than {len(seen)} different {status} puzzles of size {size} were found; ask for fewer")
+    raise UserError(f"found only {len(seen)} different {status} puzzles of size {size}; ask for fewer")
 
 
 def _draw_countdown(rng: random.Random, size: int, status: str) -> Puzzle | None:
@@ -342,18 +351,16 @@ def _draw_ordering(rng: random.Random, size: int, status: str) -> Puzzle | None:
 
 
 def _draw_operations(rng: random.Random, theme: str, n: int) -> tuple[str, tuple[Operation, ...]]:
-    """A start value and `n` different operations, at least one of which scales and one adds."""
+    """A start value and `n` different operations: one scales, the others add or subtract."""
     if theme == "fraction":
-        parts = [Fraction(a, b) for b in (2, 3, 4, 6, 8, 12) for a in range(1, b) if Fraction(a, b).denominator == b]
-        start = rng.choice(parts)
-        shift = [Operation(op=rng.choice("++-"), value=str(v)) for v in rng.sample(parts, n)]
-        scale = Operation(op=rng.choice("xx/"), value=str(rng.choice((2, 3))))
+        parts = sorted({Fraction(a, b) for b in (2, 3, 4, 6, 8, 12) for a in range(1, b)})
+        start, steps = rng.choice(parts), rng.sample(parts, n - 1)
     else:
         top = {"money": 40, "temperature": 60, "number": 30}[theme]
         start = Fraction(rng.randrange(4, top))
-        shift = [Operation(op=rng.choice("++-"), value=str(v)) for v in rng.sample(range(3, top), n)]
-        scale = Operation(op=rng.choice("xxx/"), value=str(rng.choice((2, 2, 3))))
-    operations = [*shift[: n - 1], scale]
+        steps = [Fraction(step) for step in rng.sample(range(3, top), n - 1)]
+    operations = [Operation(op=rng.choice(_SHIFTS), value=str(step)) for step in steps]
+    operations.append(Operation(op=rng.choice(_SCALES), value=str(rng.choice((2, 2, 3)))))
     rng.shuffle(operations)
     return str(start), tuple(operations)
 
