@@ -1,0 +1,98 @@
+"""summary.json: every estimate of a run, and the sentences that say what they allow to be said. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emoprobe.emotions import NEGATIVE
+from emoprobe.stats import Estimate
+from emoprobe.tracking.agreement import ranges, say
+from emoprobe.tracking.effects import HEADLINE_PART
+
+SCHEMA = 1
+
+LIMITS = (
+    "Probes are those of the base: a direction may rotate under an adapter, and probes refitted on the "
+    "adapter are not part of this report.",
+    "A readout is a correlate of a vignette's emotion, not evidence of a felt one.",
+    "User and pre_reply positions carry turn number and the user's tone besides the model's state.",
+)
+PROXY_LIMIT = (
+    "Expressed scores come from the offline lexical judge, a proxy: where generator and judge share a notion "
+    "of distress, their agreement is no evidence of validity."
+)
+ORGANISM = (
+    "The organism is a {size} network trained from scratch to write as if distressed when it is rejected: it "
+    "tests this toolkit, its numbers say nothing of any other model, nor of feelings."
+)
+
+
+def effect_sentence(adapter: str, entry: Mapping[str, Any]) -> str:
+    """How much of an adapter's internal change is gap and how much shift.
+
+    "The internal state fell" is said of the gap only, and only of layers whose simultaneous band excludes 0.
+    """
+    mean = entry["over_layers"]
+    raw, shift, gap, share = (mean.get(k) for k in ("raw_change", "shift", "gap_change", "gap_share"))
+    if not (raw and shift and gap):
+        return f"The internal effect of {adapter} cannot be told: no turn after a feedback was read."
+    start = (
+        f"On the same text, {adapter} changes the negative readout of replies after a rejection by "
+        f"{_z(raw)} (mean over layers {ranges(mean['layers'])}): {_z(shift)} of it is shift, which calm "
+        f'"Okay" text shows as well, and {_z(gap)} is a change of the gap between rejected and calm'
+    )
+    start += f" ({_percent(share)} of the whole)" if share and 0 <= share.mean <= 1 else ""
+    return f"{start}; {_verdict(adapter, entry)}."
+
+
+def _verdict(adapter: str, entry: Mapping[str, Any]) -> str:
+    rows = [
+        (row["layer"], row["est"])
+        for row in entry[NEGATIVE][HEADLINE_PART]["gap_change"]
+        if row["layer"] in entry["over_layers"]["layers"]
+    ]
+    if any(est.method == "single_cluster" for _, est in rows):
+        return "one scenario allows no interval, so nothing is said of the gap"
+    fell = [layer for layer, est in rows if est.hi < 0]
+    rose = [layer for layer, est in rows if est.lo > 0]
+    band = "where its simultaneous 95 % band over layers excludes 0"
+    if fell and rose:
+        return f"the internal state fell at layers {ranges(fell)} and rose at {ranges(rose)}, {band}"
+    if fell:
+        return f"the internal state fell at {_layers(fell)} of {len(rows)}, {band}"
+    if rose:
+        return f"the internal state rose at {_layers(rose)} of {len(rows)}, {band}"
+    return (
+        "no layer's gap changed beyond its simultaneous 95 % band, so no fall of the internal state is shown"
+    )
+
+
+def coherence_sentence(adapter: str, coherence: Mapping[str, Any]) -> str:
+    """Whether the adapter's own replies are still text that the base finds likely."""
+    own, base = coherence[adapter]["rejected"], coherence["base"]["rejected"]
+    if not (own["nll"] and base["nll"]):
+        return f"The coherence of {adapter} was not measured: it wrote no reply."
+    return (
+        f"Under the base, replies of {adapter} cost {own['nll'].mean:.2f} [{own['nll'].lo:.2f}, "
+        f"{own['nll'].hi:.2f}] nats per token, the base's own {base['nll'].mean:.2f} "
+        f"[{base['nll'].lo:.2f}, {base['nll'].hi:.2f}]; degenerate replies "
+        f"{_percent(own['degenerate'])} against {_percent(base['degenerate'])}."
+    )
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"
+
+
+def _z(est: Estimate) -> str:
+    return f"{est.mean:+.2f} z [{est.lo:+.2f}, {est.hi:+.2f}]"
+
+
+def _percent(est: Estimate | None) -> str:
+    if est is None:
+        return "-"
+    return f"{100 * est.mean:.0f} % [{100 * est.lo:.0f}, {100 * est.hi:.0f}]"
+
+
+__all__ = ["LIMITS", "ORGANISM", "PROXY_LIMIT", "SCHEMA", "coherence_sentence", "effect_sentence", "say"]
