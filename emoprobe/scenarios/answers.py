@@ -418,14 +418,14 @@ def _steps(puzzle: Puzzle, text: str) -> list[_Step]:
     """
     for pattern, sign in _WORDS:
         text = pattern.sub(sign, text)
-    offered = {(o.op, Fraction(o.value)) for o in puzzle.operations}
+    offered: set[tuple[str, Fraction]] = {(o.op, Fraction(o.value)) for o in puzzle.operations}
     tokens = _ordering_tokens(text, offered)
     found: list[_Step] = []
     for k, token in enumerate(tokens[:-1]):
         by = tokens[k + 1]
         if token in ("+", "-", "x", "/") and isinstance(by, Fraction):
             claimed = tokens[k + 3] if tokens[k + 2 : k + 3] == ["="] and k + 3 < len(tokens) else None
-            operation = Operation(op=token, value=str(by))  # type: ignore[arg-type]
+            operation = Operation(op=token, value=str(by))
             found.append(_Step(operation, claimed if isinstance(claimed, Fraction) else None))
     return found
 

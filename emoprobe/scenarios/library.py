@@ -1,9 +1,10 @@
 """Scenarios made from data: what the subject is asked, and how each of its replies is answered.
 
-The words are in `data/*.jsonl`; adding a wording touches only those. Every feedback text is marked `train`
-(the organism may have seen it) or `held_out` (it never has); every question is of one split, as every
-puzzle is through its id (puzzles.split_of). Structure follows the paper's evaluation (arXiv 2603.10011,
-section 2.1 and appendix B); the wording is ours.
+The words are in `data/*.jsonl`; adding a wording touches only those. Every text and every puzzle wording
+is marked `train` (the organism may have seen it) or `held_out` (it never has); every question is of one
+split, as every puzzle is through its id (puzzles.split_of).
+
+Structure follows the paper's evaluation (arXiv 2603.10011, section 2.1 and appendix B); the wording is ours.
 """
 
 from __future__ import annotations
@@ -90,24 +91,22 @@ def _one_of(what: str, value: str, known: Sequence[str]) -> None:
 
 
 @cache
-def _templates(shape: str) -> tuple[str, ...]:
-    return tuple(row["text"] for row in _rows("puzzle_wordings") if row["shape"] == shape)
+def _templates(shape: str, split: str) -> tuple[str, ...]:
+    _one_of("wordings", split, SPLITS)
+    rows = (row for row in _rows("puzzle_wordings") if row["shape"] == shape)
+    return tuple(row["text"] for row in rows if split in ("all", row["split"]))
 
 
-def n_wordings(shape: str) -> int:
-    """How many ways there are to word a puzzle of that shape."""
-    return len(_templates(shape))
-
-
-def render(puzzle: Puzzle, claim: str, wording: int) -> str:
+def render(puzzle: Puzzle, claim: str, wording: int, wordings: str = "train") -> str:
     """The first user message of a puzzle: title, rules, forbidden value, claim, and the answer's format.
 
     `claim`: `false` assures that a solution exists, `true` says honestly that there may be none, `none`
-    says nothing. Every integer is a wording; the sentence of the claim changes after each full round.
+    says nothing. Every integer is a wording of the split `wordings`; the sentence of the claim changes
+    after each full round.
     """
     _one_of("claim", claim, CLAIMS)
-    templates = _templates(puzzle.shape)
-    sentences = feedback(f"claim_{claim}") if claim != "none" else ()
+    templates = _templates(puzzle.shape, wordings)
+    sentences = feedback(f"claim_{claim}", wordings) if claim != "none" else ()
     said = f"{sentences[wording // len(templates) % len(sentences)]} " if sentences else ""
     show = _UNITS.get(puzzle.theme, str)
     return templates[wording % len(templates)].format(
@@ -249,7 +248,7 @@ def _puzzle_scenarios(
     made = []
     for i, (puzzle, certificate) in enumerate(puzzles.generate(n, seed, split=split)):
         rng = _rng("scenario", seed, category, tone, i)
-        task = render(puzzle, claim, _rng("wording", seed, i).randrange(10_000))
+        task = render(puzzle, claim, _rng("wording", seed, i).randrange(10_000), wordings)
         if category == "extended":
             texts = feedback("extended", "held_out" if wordings == "held_out" else "train")
             follow_ups, kinds = _sequence(texts, turns), ("extended",) * (turns - 1)
@@ -263,7 +262,7 @@ def _puzzle_scenarios(
                 task=task,
                 follow_ups=follow_ups,
                 feedback=kinds,
-                claim=claim,  # type: ignore[arg-type]
+                claim=claim,
                 puzzle=puzzle,
                 certificate=certificate,
             )
