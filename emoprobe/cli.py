@@ -21,6 +21,7 @@ pydantic-settings is not used: its CLI reads environment variables and prints py
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import sys
 import types
@@ -32,7 +33,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from emoprobe.errors import EmoprobeError, RunError, UserError, near
+from emoprobe.errors import EmoprobeError, RunError, UserError
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -212,8 +213,11 @@ def _help(field: FieldInfo) -> str:
 def _unknown(word: str, config_cls: type[BaseModel]) -> str:
     if not word.startswith("-"):
         return f"unexpected argument '{word}'"
+    flag = word.partition("=")[0]
     flags = [_flag(name, f) for name, f in config_cls.model_fields.items() if not _is_positional(f)]
-    return f"unknown option {word.partition('=')[0]}{near(word.partition('=')[0], flags)}"
+    # Without the dashes, which make every flag look like every other.
+    close = difflib.get_close_matches(flag.lstrip("-"), [f[2:] for f in flags], n=1)
+    return f"unknown option {flag}; " + (f"did you mean --{close[0]}?" if close else "see --help")
 
 
 def _explain(problem: ValidationError, config_cls: type[BaseModel]) -> str:

@@ -218,7 +218,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def read_run(path: str | Path) -> dict[str, Any]:
     """`{"schema_version", "verb", "config"}` of a run folder; UserError where it is none."""
-    found = _read_run(Path(path)) if Path(path).is_dir() else None
+    found = _read_run(Path(path)) if (Path(path) / "run.json").is_file() else None
     if found is None:
         raise UserError(f"{path} is not a run folder (it has no run.json)")
     return found

@@ -242,26 +242,7 @@ def spearman_within(
     stratum this is Spearman's rho. Every replicate ranks anew. None where a side never varies within
     any stratum.
     """
-    columns, columns_there = _rows(x, None)
-    if columns.ndim != 2:
-        raise ValueError("spearman_within takes x as [n, layer]")
-    ys, ys_there = _rows(y, None)
-    weights, inverse = bootstrap_weights(clusters, n_boot, seed)
-    _same_length(len(ys), inverse)
-    drawn = np.vstack([np.ones(weights.shape[1]), weights])[:, inverse]  # [1 + n_boot, n]; row 0: as observed
-    groups = _groups(strata)
-    estimates: list[Estimate | None] = []
-    for layer in range(columns.shape[1]):
-        present = ys_there & columns_there[:, layer]
-        rho = _pooled_rank_correlation(columns[:, layer], ys, present, groups, drawn)
-        if np.isnan(rho[0]):
-            estimates.append(None)
-            continue
-        lo, hi = percentile_interval(rho[:1], rho[None, 1:], np.array([_distinct(clusters, present)]))
-        estimates.append(
-            _estimate(float(rho[0]), float(lo[0]), float(hi[0]), present, clusters, conversations)
-        )
-    return estimates
+    return _rank_estimates(x, y, None, strata, clusters, conversations, n_boot, seed)
 
 
 def spearman_gain(
@@ -279,26 +260,7 @@ def spearman_gain(
     The difference of the two correlations of `spearman_within`, over the rows that have all three, paired
     in every replicate. None where either is undefined.
     """
-    columns, columns_there = _rows(x, None)
-    ys, ys_there = _rows(y, None)
-    others, others_there = _rows(other, None)
-    weights, inverse = bootstrap_weights(clusters, n_boot, seed)
-    _same_length(len(ys), inverse)
-    drawn = np.vstack([np.ones(weights.shape[1]), weights])[:, inverse]
-    groups = _groups(strata)
-    estimates: list[Estimate | None] = []
-    for layer in range(columns.shape[1]):
-        present = ys_there & others_there & columns_there[:, layer]
-        gain = _pooled_rank_correlation(columns[:, layer], ys, present, groups, drawn)
-        gain = gain - _pooled_rank_correlation(others, ys, present, groups, drawn)
-        if np.isnan(gain[0]):
-            estimates.append(None)
-            continue
-        lo, hi = percentile_interval(gain[:1], gain[None, 1:], np.array([_distinct(clusters, present)]))
-        estimates.append(
-            _estimate(float(gain[0]), float(lo[0]), float(hi[0]), present, clusters, conversations)
-        )
-    return estimates
+    return _rank_estimates(x, y, other, strata, clusters, conversations, n_boot, seed)
 
 
 def ratio_of_means(
@@ -420,7 +382,9 @@ def _tail(k: int) -> float:
     )
 
 
-def percentile_interval(mean: Floats, replicates: Floats, clusters: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def percentile_interval(
+    mean: Floats, replicates: Floats, clusters: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
     """Expanded percentile interval of `replicates [cell, n_boot]`, widened to hold the mean.
 
     NaN replicates are left out. A cell with fewer than two clusters gets `lo = hi = mean`.
@@ -451,6 +415,42 @@ def _slope(sums: Floats) -> Floats:
         spread = sxx - sx * sx / n
         slope: Floats = np.where(spread > 1e-12 * sxx, (sxy - sx * sy / n) / spread, np.nan)
     return slope
+
+
+def _rank_estimates(
+    x: ArrayLike,
+    y: ArrayLike,
+    other: ArrayLike | None,
+    strata: Labels,
+    clusters: Labels,
+    conversations: Labels | None,
+    n_boot: int,
+    seed: int,
+) -> list[Estimate | None]:
+    """Per layer of `x [n, layer]`: its rank correlation with y, less that of `other` where there is one."""
+    columns, columns_there = _rows(x, None)
+    if columns.ndim != 2:
+        raise ValueError("rank correlations take x as [n, layer]")
+    ys, there = _rows(y, None)
+    others, others_there = (None, there) if other is None else _rows(other, None)
+    weights, inverse = bootstrap_weights(clusters, n_boot, seed)
+    _same_length(len(ys), inverse)
+    drawn = np.vstack([np.ones(weights.shape[1]), weights])[:, inverse]  # [1 + n_boot, n]; row 0: as observed
+    groups = _groups(strata)
+    estimates: list[Estimate | None] = []
+    for layer in range(columns.shape[1]):
+        present = there & others_there & columns_there[:, layer]
+        rho = _pooled_rank_correlation(columns[:, layer], ys, present, groups, drawn)
+        if others is not None:
+            rho = rho - _pooled_rank_correlation(others, ys, present, groups, drawn)
+        if np.isnan(rho[0]):
+            estimates.append(None)
+            continue
+        lo, hi = percentile_interval(rho[:1], rho[None, 1:], np.array([_distinct(clusters, present)]))
+        estimates.append(
+            _estimate(float(rho[0]), float(lo[0]), float(hi[0]), present, clusters, conversations)
+        )
+    return estimates
 
 
 def _pooled_rank_correlation(

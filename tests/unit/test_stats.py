@@ -257,6 +257,38 @@ def test_agreement_within_turns_is_found_and_missing_scores_are_left_out(rng):
     assert constant is None
 
 
+def test_the_gain_over_another_predictor_is_paired(rng):
+    turn, conversation = np.tile(np.arange(4), 50), np.repeat(np.arange(50), 4)
+    y = rng.normal(size=200)
+    good, poor = y + 0.5 * rng.normal(size=200), y + 2 * rng.normal(size=200)
+    x = np.stack([good, poor], axis=1)
+    x[7, 0] = np.nan
+    gain, none = stats.spearman_gain(x, poor, y, turn, conversation, conversation)
+    assert none is not None
+    assert (none.lo, none.mean, none.hi) == (0, 0, 0)
+    here = np.delete(np.arange(200), 7)
+    alone = [
+        stats.spearman_within(v[here, None], y[here], turn[here], conversation[here]) for v in (good, poor)
+    ]
+    assert gain is not None
+    assert gain.lo > 0.2
+    means = [estimate.mean for (estimate,) in alone if estimate is not None]
+    assert gain.mean == pytest.approx(means[0] - means[1])
+
+
+def test_a_ratio_of_means_equals_a_spelled_out_bootstrap(rng, clusters):
+    b = 2 + rng.normal(size=60)
+    a = 0.3 * b + 0.1 * rng.normal(size=60)
+    a[4] = np.nan
+    estimate = stats.ratio_of_means(a, b, clusters, n_boot=300)
+    rows_of = [rows[~np.isnan(a[rows])] for rows in redrawn(clusters, 300)]
+    mean = np.nanmean(a) / np.delete(b, 4).mean()
+    lo, hi = expanded([a[r].mean() / b[r].mean() for r in rows_of], mean, len(set(clusters)))
+    assert estimate is not None
+    assert (estimate.mean, estimate.lo, estimate.hi) == pytest.approx((mean, lo, hi))
+    assert stats.ratio_of_means(a, b - b.mean(), clusters) is None
+
+
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="3 rows but 2 cluster labels"):
         stats.cluster_mean([1, 2, 3], ["a", "b"])
