@@ -10,6 +10,7 @@ import torch
 
 from emoprobe.activations.reduce import Reducer, check_finite
 from emoprobe.activations.slots import Tagger
+from emoprobe.generation.likelihood import ReplyLikelihood
 from emoprobe.generation.memory import out_of_memory
 from emoprobe.generation.plan import plan_rows
 from emoprobe.generation.session import ForwardCounts, RaggedSession
@@ -17,6 +18,7 @@ from emoprobe.records import Transcript
 
 if TYPE_CHECKING:
     from emoprobe.model.hooked import HookedModel
+
 
 def replay_batch(
     model: HookedModel,
@@ -26,6 +28,7 @@ def replay_batch(
     token_budget: int = 8192,
     chunk: int = 256,
     counts: ForwardCounts | None = None,
+    likelihood: ReplyLikelihood | None = None,
 ) -> None:
     """Forward the ids of transcripts through the model as it is now; results are in the reducer.
 
@@ -40,6 +43,7 @@ def replay_batch(
         token_budget: most tokens of keys and values held at once, pads included.
         chunk: tokens per row and pass.
         counts: counted up with the positions that were forwarded.
+        likelihood: takes the logits in the same pass; chunks are then shortened to bound their memory.
 
     Raises RunError for NaN activations (names layer and transcript) and for lack of memory.
     """
@@ -50,7 +54,12 @@ def replay_batch(
             longest = max(len(t.token_ids) for t in rows)
             session = RaggedSession(model, len(rows), counts)
             session.cache.reserve(longest)
-            for start in range(0, longest, chunk):
-                piece = slice(start, start + chunk)
-                session.feed([t.token_ids[piece] for t in rows], [t[piece] for t in tags])
+            step = chunk if likelihood is None else likelihood.chunk(len(rows), chunk)
+            for start in range(0, longest, step):
+                piece = slice(start, start + step)
+                ids = [t.token_ids[piece] for t in rows]
+                logits = session.feed(ids, [t[piece] for t in tags], every=likelihood is not None)
+                if likelihood is not None:
+                    for row, t in enumerate(rows):
+                        likelihood.add(t, start, logits[row, logits.shape[1] - len(ids[row]) :])
     check_finite(reducer, slots)

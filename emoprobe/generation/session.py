@@ -63,10 +63,10 @@ class RaggedSession:
             if tags is not None:
                 marks[k, width - n_real[k] :] = tags[r]
         self.cache.reserve(int((self.cache.lengths[rows]).max()) + width + room)
-        logits = self._forward(torch.from_numpy(ids).to(self.model.device), marks, rows, n_real)
+        logits = self._forward(torch.from_numpy(ids).to(self.model.device), marks, rows, n_real, every)
         if len(rows) == len(chunks):
             return logits
-        spread = logits.new_zeros(len(chunks), logits.shape[-1])
+        spread = logits.new_zeros(len(chunks), *logits.shape[1:])
         spread[torch.from_numpy(rows).to(logits.device)] = logits
         return spread
 
@@ -77,8 +77,13 @@ class RaggedSession:
         return self._forward(ids[:, None], tags[:, None], rows, alive.astype(np.int64))
 
     def _forward(
-        self, ids: Tensor, tags: Tags, rows: NDArray[np.int64], n_real: NDArray[np.int64]
-    ) -> Float[Tensor, "batch vocab"]:
+        self,
+        ids: Tensor,
+        tags: Tags,
+        rows: NDArray[np.int64],
+        n_real: NDArray[np.int64],
+        every: bool = False,
+    ) -> Float[Tensor, "batch *token vocab"]:
         self.cache.check(self.model.state_key)
         device = self.model.device
         positions, mask = self.cache.place(rows, n_real, ids.shape[1], device, self.model.dtype)
@@ -88,10 +93,10 @@ class RaggedSession:
             mask=mask,
             cache=self.cache,
             tags=torch.from_numpy(tags).to(device),
-            logits="last",
+            logits="all" if every else "last",
         )
         assert logits is not None
         self.counts.forwarded += int(n_real.sum())
         self.counts.computed += ids.numel()
         self.counts.passes += 1
-        return logits.reshape(len(rows), -1)
+        return logits if every else logits.reshape(len(rows), -1)
