@@ -46,12 +46,17 @@ class RaggedSession:
         self.cache = RaggedCache(kinds, model.sliding_window, n_rows, model.state_key)
 
     def feed(
-        self, chunks: Sequence[Sequence[int]], tags: Sequence[Tags] | None = None, room: int = 0
-    ) -> Float[Tensor, "row vocab"]:
+        self,
+        chunks: Sequence[Sequence[int]],
+        tags: Sequence[Tags] | None = None,
+        room: int = 0,
+        every: bool = False,
+    ) -> Float[Tensor, "row *token vocab"]:
         """Forward a chunk of ids behind each row (an empty chunk: the row waits), ragged, left-padded.
 
         `tags` gives each token's row in the active reducers. `room` announces how many tokens per row
-        will follow. Returns the logits behind each row's last token; those of a waiting row are zero.
+        will follow. Returns the logits behind each row's last token, or with `every` those behind every
+        token of the left-padded chunks; those of a waiting row mean nothing.
         """
         rows = np.array([r for r, chunk in enumerate(chunks) if len(chunk)], dtype=np.int64)
         n_real = np.array([len(chunks[r]) for r in rows], dtype=np.int64)
