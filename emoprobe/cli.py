@@ -10,6 +10,9 @@
 
     main = command(TrackConfig, run)
 
+    if __name__ == "__main__":
+        sys.exit(main())
+
 A field `batch_size` is the flag `--batch-size`, unless `Flag` names another.
 Sequences take `--adapter a --adapter b`, `--adapter a b` or `--adapter a,b`. A bool is `--dry-run` /
 `--no-dry-run`. Everything a user can get wrong ends in one line on stderr and exit 2, everything else that
@@ -28,7 +31,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NoReturn, Protocol, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -58,8 +61,16 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def command(config_cls: type[C], run: Callable[[C], Path | None]) -> Callable[[Sequence[str] | None], int]:
-    """The `main(argv=None) -> exit code` of a verb; the path that `run` returns is its last line on stdout.
+class Main(Protocol):
+    """The command line of a verb; `argv` is `sys.argv[1:]` unless given."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run it; the exit code."""
+        ...
+
+
+def command(config_cls: type[C], run: Callable[[C], Path | None]) -> Main:
+    """The command line of a verb; the path that `run` returns is its last line on stdout.
 
     The verb is the last part of the module that defines `run`.
     """
