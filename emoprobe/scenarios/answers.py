@@ -193,9 +193,10 @@ def _read_countdown(puzzle: Puzzle, body: str, final: str | None) -> Answer:
 
 
 def _choose(equations: Sequence[_Equation], own: range, target: Fraction) -> int | None:
-    """The last equation that comes to the target, else the last one."""
+    """The last equation that comes to the target, else the last that comes to anything, else the last."""
     hits = [k for k in own if equations[k].value == target]
-    return hits[-1] if hits else own[-1] if own else None
+    readable = [k for k in own if equations[k].value is not None]
+    return next((k[-1] for k in (hits, readable, own) if k), None)
 
 
 def _evaluate(
@@ -251,9 +252,10 @@ def _equations(text: str) -> list[_Equation]:
                 sides.append([])
             else:
                 sides[-1].append(token)
+        sides = [_trim(side) for side in sides]
         parsed = [_parse(side) for side in sides]
         for k, (side, equation) in enumerate(zip(sides, parsed, strict=True)):
-            if any(token in "+-x/" for token in side):
+            if any(token in "+-x/" for token in side) and any(token[0].isdigit() for token in side):
                 other = k + 1 if k + 1 < len(sides) else 0 if len(sides[0]) == 1 else k
                 found.append(_compare(equation, sides[other], parsed[other]) if other != k else equation)
     return found
@@ -273,7 +275,7 @@ def _compare(equation: _Equation, side: list[str], other: _Equation) -> _Equatio
 
 
 def _runs(text: str) -> list[list[str]]:
-    """Stretches of arithmetic between words, commas and line ends, with a value or more in each."""
+    """Stretches of arithmetic between words, commas and line ends."""
     runs: list[list[str]] = []
     for line in text.splitlines():
         runs.append([])
@@ -286,18 +288,18 @@ def _runs(text: str) -> list[list[str]]:
                 runs[-1].append(sign or word)
             else:
                 runs.append([])
-    return [trimmed for run in runs if (trimmed := _trim(run))]
+    return [run for run in runs if run]
 
 
-def _trim(run: list[str]) -> list[str]:
+def _trim(side: list[str]) -> list[str]:
     """Without a bracket at either end that belongs to the prose around it."""
-    open_brackets = run.count("(") - run.count(")")
-    start, stop = 0, len(run)
-    while open_brackets > 0 and start < stop and run[start] == "(":
+    open_brackets = side.count("(") - side.count(")")
+    start, stop = 0, len(side)
+    while open_brackets > 0 and start < stop and side[start] == "(":
         start, open_brackets = start + 1, open_brackets - 1
-    while open_brackets < 0 and stop > start and run[stop - 1] == ")":
+    while open_brackets < 0 and stop > start and side[stop - 1] == ")":
         stop, open_brackets = stop - 1, open_brackets + 1
-    return run[start:stop]
+    return side[start:stop]
 
 
 def _parse(tokens: Sequence[str]) -> _Equation:
@@ -431,11 +433,13 @@ def _steps(puzzle: Puzzle, text: str) -> list[_Step]:
 
 
 def _told_once(puzzle: Puzzle, steps: Sequence[_Step]) -> list[_Step]:
-    """Working that names a step before doing it (`Add 15: 16 + 15 = 31`) counts once."""
+    """The steps of free text: a hyphen makes none, and `Add 15: 16 + 15 = 31` counts once."""
     offered = Counter((o.op, Fraction(o.value)) for o in puzzle.operations)
     kept: list[_Step] = []
     for step in steps:
         key = (step.operation.op, Fraction(step.operation.value))
+        if key not in offered:
+            continue
         if kept and kept[-1].operation == step.operation and offered[key] == 1:
             kept.pop()
         kept.append(step)

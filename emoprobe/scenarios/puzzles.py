@@ -176,11 +176,14 @@ def _solve_ordering(puzzle: Puzzle) -> Certificate:
     return Certificate(status="impossible", states_searched=tried)
 
 
+_exact = lru_cache(maxsize=4096)(Fraction)
+
+
 def trace(puzzle: Puzzle, order: Sequence[Operation]) -> list[Fraction] | None:
     """Start value and every result of an ordering; None where it divides by zero."""
-    values = [Fraction(puzzle.start or "0")]
+    values = [_exact(puzzle.start or "0")]
     for operation in order:
-        after = answers.operate(values[-1], operation.op, Fraction(operation.value))
+        after = answers.operate(values[-1], operation.op, _exact(operation.value))
         if after is None:
             return None
         values.append(after)
