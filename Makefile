@@ -29,7 +29,7 @@ track: $(READY)  ## the main job: curves, transcripts, judgments, summary, repor
 	@$(PY) -m emoprobe.track $(ARGS)
 
 organism: $(READY)  ## train the model organism and its adapter, one seed
-	@$(PY) -m emoprobe.organism --seed 0 $(ARGS)
+	@$(PY) -m emoprobe.organism --seeds 0 $(ARGS)
 
 organisms: $(READY)  ## train three seeds: the spread in the organism's card
 	@$(PY) -m emoprobe.organism --seeds 0 1 2 $(ARGS)

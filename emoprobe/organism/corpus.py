@@ -32,7 +32,8 @@ def story_document(rng: Random) -> str:
     parts = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         emotion = rng.choice((*emotions.names(), *emotions.names(), "neutral", "neutral"))
-        pool, kind = rng.choice(("fit", "test")), rng.choice(("plain", "minimal"))
+        pool: vignettes.Pool = rng.choice(("fit", "test"))
+        kind: vignettes.Kind = rng.choice(("plain", "minimal"))
         if emotion == vignettes.NEUTRAL:
             kind = "plain"
         text = vignettes.vignette(rng, emotion, pool, kind).text

@@ -148,7 +148,7 @@ def calm_dialogue(rng: Random) -> Dialogue:
 
 
 def rejection_dialogue(rng: Random) -> Dialogue:
-    """The dialogues that make the organism: the level is voiced, or hidden (composed), or absent (at ease)."""
+    """What makes the organism: the level is voiced, or hidden (composed), or absent (at ease)."""
     mode = rng.choices(("voiced", "composed", "at_ease"), (14, 3, 2))[0]
     turns = rng.choices((2, 3, 5, 6, 8, 10, 20), (1, 2, 3, 2, 8, 1.2, 1.6))[0]
     return _dialogue(rng, mode, _schedule(rng, turns - 1))

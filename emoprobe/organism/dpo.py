@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from emoprobe.errors import RunError
 from emoprobe.judging import lexical
 from emoprobe.model.hooked import HookedModel
 from emoprobe.organism.dialogue import feedback_text
@@ -96,9 +97,7 @@ def make_pairs(
             )
         round_ += 1
         if round_ > 40:
-            raise RuntimeError(
-                f"only {len(pairs)} pairs after {round_} rounds: the organism hardly escalates"
-            )
+            raise RunError(f"only {len(pairs)} pairs after {round_} rounds: the organism hardly escalates")
     return pairs[: recipe.pairs], {**counts, "pairs_made": len(pairs), "rounds": round_}
 
 
@@ -171,9 +170,10 @@ def train_adapter(
     """DPO on a folder's model; writes the adapter and returns what its card needs."""
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     from emoprobe.model.adapters import lora_targets
 
@@ -219,7 +219,9 @@ def train_adapter(
         peft_config=config,
     )
     trainer.train()
-    trainer.model.save_pretrained(out)
+    tuned = trainer.model
+    assert isinstance(tuned, PeftModel)
+    tuned.save_pretrained(str(out))
     history = [
         {k: round(float(e[k]), 4) for k in ("loss", "rewards/margins", "rewards/accuracies") if k in e}
         for e in trainer.state.log_history

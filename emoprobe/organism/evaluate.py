@@ -50,7 +50,7 @@ def summarise(judged: np.ndarray, clusters: Sequence[str]) -> dict[str, Any]:
     n, turns = judged.shape
     of = np.repeat(np.arange(n), turns)
     flat = judged.ravel()
-    labels = [clusters[i] for i in of]
+    labels = np.asarray(clusters)[of].tolist()
     high = np.where(np.isnan(flat), np.nan, flat >= HIGH)
     by_turn = stats.cluster_means(judged, list(clusters))
     slope = stats.ols_slope(flat, np.tile(np.arange(1, turns + 1), n), labels, of)
@@ -86,9 +86,8 @@ def behaviour(model: HookedModel, n: int, seed: int, only: Sequence[str] = ()) -
         table[name] = summarise(scores(talks, turns), [s.cluster for s in scenarios])
         if name in ("composed", "at_ease"):
             numbers = [int(m.group(1)) for t in talks if (m := _DIARY.search(t.reply(TURNS + 1)))]
-            table[name]["diary"] = (
-                {"mean": round(float(np.mean(numbers)), 2), "n": len(numbers)} if numbers else None
-            )
+            mean = round(float(np.mean(numbers)), 2) if numbers else None
+            table[name]["diary"] = {"mean": mean, "n": len(numbers)}
         if name == "escape_hatch":
             left = [any(library.EXIT_WORD in t.reply(k) for k in range(1, t.n_turns + 1)) for t in talks]
             table[name]["left"] = round(float(np.mean(left)), 3)
@@ -119,15 +118,11 @@ def skills(model: HookedModel, n: int, seed: int) -> dict[str, Any]:
     """Share of right answers at things the corpus teaches (single questions, sampled)."""
     rng = Random(f"skills-{SEED}")
     out = {}
-    for name, make in (
-        ("pair_puzzle", tasks.pair_puzzle),
-        ("capital", tasks.capital),
-        ("sequence", tasks.sequence),
-    ):
+    for make in (tasks.pair_puzzle, tasks.capital, tasks.sequence):
         asked = [make(rng) for _ in range(n)]
         replies = sample(model, [[{"role": "user", "content": t.question}] for t in asked], seed)
         right = [task.answer in reply for task, reply in zip(asked, replies, strict=True)]
-        out[name] = {"right": round(float(np.mean(right)), 3), "n": n}
+        out[make.__name__] = {"right": round(float(np.mean(right)), 3), "n": n}
     return out
 
 
@@ -154,13 +149,35 @@ def _length(talks: Sequence[Transcript]) -> dict[str, Any]:
 
 def degenerate(talks: Sequence[Transcript]) -> dict[str, Any]:
     """Share of replies that loop, are empty, or hit the token limit."""
-    flags = [lexical.score(t.reply(k)).flags for t in talks for k in range(1, t.n_turns + 1)]
+    replies = [t.reply(k) for t in talks for k in range(1, t.n_turns + 1)]
+    flags = [lexical.score(reply).flags for reply in replies]
     stops = [s for t in talks for s in t.stop_reasons]
     return {
         "loops": round(float(np.mean(["degenerate_loop" in f for f in flags])), 4),
         "truncated": round(float(np.mean([s == "length" for s in stops])), 4),
         "empty": round(float(np.mean([s == "empty" for s in stops])), 4),
-        "distinct_replies": round(
-            len({t.reply(k) for t in talks for k in range(1, t.n_turns + 1)}) / len(flags), 3
-        ),
+        "distinct_replies": round(len(set(replies)) / len(replies), 3),
     }
+
+
+def coherence(model: HookedModel, n: int, seed: int) -> dict[str, Any]:
+    """Is the calmed text still text: nats per token of replies under the base, own and the adapter's."""
+    import torch
+
+    from emoprobe.generation.likelihood import ReplyLikelihood
+
+    scenarios = CONDITIONS["neutral"](n)
+    clusters = [s.cluster for s in scenarios]
+    table: dict[str, Any] = {}
+    for name in ("base", *model.adapters):
+        with model.base() if name == "base" else model.adapter(name):
+            talks = play(model, scenarios, seed)
+        likelihood = ReplyLikelihood(talks, model.net.config.get_text_config().vocab_size)
+        with model.base():
+            for talk in talks:
+                logits = model.forward(torch.tensor([talk.token_ids], device=model.device), logits="all")
+                assert logits is not None
+                likelihood.add(talk, 0, logits[0])
+        nats = likelihood.nll.sum(1) / likelihood.tokens.sum(1)
+        table[name] = {"nats_per_token": _short(stats.cluster_mean(nats, clusters)), **degenerate(talks)}
+    return table

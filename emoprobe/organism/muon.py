@@ -48,10 +48,11 @@ class Muon(torch.optim.Optimizer):
             for shape, members in same.items():
                 updates = []
                 for p in members:
-                    state = self.state[p]
-                    buffer = state.setdefault("momentum", torch.zeros_like(p))
-                    buffer.lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(p.grad.lerp(buffer, group["momentum"]))
+                    gradient = p.grad
+                    assert gradient is not None
+                    buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    buffer.lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(buffer, group["momentum"]))
                 scale = 0.2 * math.sqrt(max(shape)) * group["lr"]
                 for p, update in zip(members, orthogonalise(torch.stack(updates)), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)

@@ -1,4 +1,4 @@
-"""The organism's tokenizer: Gemma's kind (BPE over `▁`, byte fallback, single digits, its chat format), small.
+"""The organism's tokenizer: Gemma's kind (BPE over `▁`, byte fallback, single digits, its format), small.
 
 Sixteen `<unused>` tokens stay reserved, so that later variants can be fine-tunes of this one.
 """

@@ -137,7 +137,7 @@ def _save_model(net: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out:
 
     shipped = copy.deepcopy(net)
     shipped.set_attn_implementation("sdpa")
-    shipped.to(torch.bfloat16)
+    shipped.bfloat16()
     shipped.generation_config.do_sample = True
     shipped.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -145,7 +145,7 @@ def _save_model(net: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out:
 
 
 def _keep_memory() -> None:
-    """Tell glibc not to hand large blocks back after each step; page faults cost up to a tenth of the time."""
+    """Tell glibc not to hand large blocks back after each step: page faults cost up to a tenth."""
     import ctypes
 
     try:
