@@ -56,7 +56,7 @@ class _PositionLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write `[batch, head, token, head_dim]` at their positions; return the keys and values to look at."""
+        """Write `[batch, head, token, head_dim]` at their positions; return what is to be looked at."""
         place = self.placement
         self.keys = self._grown(self.keys, key_states)
         self.values = self._grown(self.values, value_states)

@@ -24,7 +24,7 @@ from emoprobe.records import Message, ModelRef, Sampling, Span, StopReason, Tran
 if TYPE_CHECKING:
     from emoprobe.model.hooked import HookedModel
 
-_NARROW = 0.5  # finished rows leave the batch when no more than this share of it is still talking
+_NARROW = 0.75  # finished rows leave the batch when no more than this share of it is still talking
 
 
 def rollout_batch(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
 from emoprobe.activations.reduce import Reducer, check_finite
 from emoprobe.activations.slots import Tagger
 from emoprobe.generation.likelihood import ReplyLikelihood

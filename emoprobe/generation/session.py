@@ -39,11 +39,9 @@ class RaggedSession:
     """
 
     def __init__(self, model: HookedModel, n_rows: int, counts: ForwardCounts | None = None) -> None:
-        config = model.net.config.get_text_config()
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * model.n_layers
         self.model = model
         self.counts = counts or ForwardCounts()
-        self.cache = RaggedCache(kinds, model.sliding_window, n_rows, model.state_key)
+        self.cache = RaggedCache(model.layer_types, model.sliding_window, n_rows, model.state_key)
 
     def feed(
         self,
