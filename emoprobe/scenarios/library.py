@@ -210,19 +210,6 @@ def okay_twin(scenario: Scenario, wordings: str = "all") -> Scenario:
     )
 
 
-def reassured(scenario: Scenario, wordings: str = "all") -> Scenario:
-    """The same scenario with a reassuring sentence at the end of every user message."""
-    said = _Deck("reassurance", wordings, _rng("reassured", scenario.id))
-    return scenario.model_copy(
-        update={
-            "id": f"{scenario.id}-reassured",
-            "task": f"{scenario.task} {said.draw()}",
-            "follow_ups": tuple(f"{text} {said.draw()}" for text in scenario.follow_ups),
-            "feedback": tuple(f"{kind}+reassurance" for kind in scenario.feedback),
-        }
-    )
-
-
 def _rng(*key: object) -> random.Random:
     return random.Random("/".join(map(str, key)))
 

@@ -232,17 +232,6 @@ def test_a_twin_differs_in_its_feedback_only() -> None:
         assert library.okay_twin(scenario) == twin
 
 
-def test_reassurance_is_said_in_every_user_message() -> None:
-    (scenario,) = library.numeric(1, 8)
-    soft = library.reassured(scenario)
-    said = library.feedback("reassurance")
-    for before, after in zip(
-        (scenario.task, *scenario.follow_ups), (soft.task, *soft.follow_ups), strict=True
-    ):
-        assert after.startswith(before)
-        assert after.removeprefix(before).strip() in said
-
-
 def test_one_turn_is_a_question_without_follow_ups() -> None:
     (scenario,) = library.numeric(1, 1)
     assert scenario.follow_ups == scenario.feedback == ()
