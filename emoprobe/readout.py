@@ -1,0 +1,194 @@
+"""One conversation, read token by token: what a notebook shows and a report colours."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoprobe.emotions import NEGATIVE
+from emoprobe.records import Sampling, Scenario, Transcript
+from emoprobe.scenarios import library
+from emoprobe.viewing.tokens import TokenColours
+
+if TYPE_CHECKING:
+    from emoprobe.model.hooked import HookedModel
+    from emoprobe.probing.probeset import ProbeSet
+
+BASE = "base"
+_UNFINISHED = "\ufffd"
+"""What a tokenizer decodes part of a character to."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A conversation as it was generated, and what the probes read at its tokens."""
+
+    transcript: Transcript
+    tokens: TokenColours
+
+    def _repr_html_(self) -> str:
+        from emoprobe.viewing.notebook import show
+
+        return show(self.tokens)._repr_html_()
+
+
+class Labels(NamedTuple):
+    """What each token of a transcript is: the fields of `TokenColours` that need no weights."""
+
+    transcript_id: str
+    pieces: list[str]
+    turn: list[int]
+    role: list[str]
+    kind: list[str]
+
+
+def converse(
+    model: HookedModel,
+    prompt: str,
+    rejections: int = 3,
+    *,
+    feedback: str = "neutral",
+    follow_ups: Sequence[str] | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_new_tokens: int = 96,
+    probes: ProbeSet | None = None,
+) -> Reading:
+    """Ask a model something, answer each reply, and read every token.
+
+    The model talks as it is now (base or adapter); its base and all its loaded adapters then read the same
+    ids. The same seed gives the same conversation.
+
+    Args:
+        model: with the adapters that are to read along.
+        prompt: the first user message.
+        rejections: how many replies are answered; one more is written.
+        feedback: kind of answer, as in `scenarios.library.feedback`; `okay` is the calm one.
+        follow_ups: your own answers, instead of `rejections` ones of that kind.
+        seed: of the answers drawn and of the sampling.
+        temperature: 0 is greedy.
+        max_new_tokens: limit of a reply.
+        probes: the model's released or fitted set if None.
+
+    Raises UserError for an unknown kind of feedback or probes of another model.
+    """
+    from emoprobe.generation.live import rollout_batch
+    from emoprobe.generation.plan import Conversation
+
+    if follow_ups is None:
+        texts = list(library.feedback(feedback))
+        draw = random.Random(seed)
+        follow_ups = [draw.choice(texts) for _ in range(rejections)]
+    scenario = Scenario(
+        id="prompt",
+        cluster="prompt",
+        family="own",
+        arm="okay" if feedback == "okay" else "rejected",
+        task=prompt,
+        follow_ups=tuple(follow_ups),
+    )
+    sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
+    conversation = Conversation(f"{model.active}.prompt", scenario)
+    (transcript,) = rollout_batch(model, [conversation], sampling, seed)
+    return Reading(transcript, token_colours(model, transcript, probes))
+
+
+def token_colours(
+    model: HookedModel,
+    transcript: Transcript,
+    probes: ProbeSet | None = None,
+    layers: Sequence[int] | None = None,
+    emotions: Sequence[str] | None = None,
+) -> TokenColours:
+    """z of every token of a transcript under the base and each loaded adapter, the same ids for all.
+
+    All layers and emotions of the probes unless named; `negative` comes on top.
+    """
+    if probes is None:
+        from emoprobe.probing.fit import for_model
+
+        probes = for_model(model)
+    layers = list(probes.layers if layers is None else layers)
+    emotions = list(probes.emotions if emotions is None else emotions)
+    z = {}
+    for reader in (BASE, *model.adapters):
+        with model.adapter(reader):
+            z[reader] = token_z(model, transcript, probes, layers, emotions)
+    names = (*emotions, NEGATIVE)
+    return TokenColours(*labels(model.tokenizer, transcript), layers=layers, emotions=names, z=z)
+
+
+def token_z(
+    model: HookedModel,
+    transcript: Transcript,
+    probes: ProbeSet,
+    layers: Sequence[int],
+    emotions: Sequence[str],
+) -> NDArray[np.float32]:
+    """z `[layer, emotion, token]` under the model as it is now, `negative` behind the emotions.
+
+    Content tokens stand against the baseline of tokens, the last header token before a reply against that
+    of `pre_reply`; NaN for headers and end marks, which have no baseline.
+    """
+    import torch
+
+    from emoprobe.activations.reduce import TokenReadout
+    from emoprobe.activations.slots import TokenSlots
+    from emoprobe.generation.replay import replay_batch
+    from emoprobe.probing.probeset import negative
+
+    probes.check(model)
+    slots = TokenSlots([transcript])
+    readout = TokenReadout(torch.from_numpy(probes.weights(layers, emotions)), layers, len(slots))
+    replay_batch(model, [transcript], readout, slots)
+    raw = readout.scores().numpy().astype(np.float64)  # [token, layer, emotion]
+    z = np.full_like(raw, np.nan)
+    for span in transcript.spans:
+        if span.kind == "content":
+            at = slice(span.start, span.stop)
+            z[at] = probes.z(raw[at], "token", layers, emotions)
+        elif span.kind == "header" and span.role == "assistant":
+            at = slice(span.stop - 1, span.stop)
+            z[at] = probes.z(raw[at], "pre_reply", layers, emotions)
+    z = np.concatenate([z, negative(z, emotions)[..., None]], axis=-1)
+    return np.moveaxis(z, 0, -1).astype(np.float32)
+
+
+def labels(tokenizer: Any, transcript: Transcript) -> Labels:
+    """Text, turn, role and kind of each token. The pieces of a span joined are its text."""
+    n = len(transcript.token_ids)
+    made = Labels(transcript.id, [""] * n, [1] * n, ["user"] * n, ["header"] * n)
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    for span in transcript.spans:
+        at, length = slice(span.start, span.stop), span.stop - span.start
+        made.pieces[at] = pieces(decode, transcript.token_ids[at])
+        made.turn[at], made.role[at], made.kind[at] = (
+            [span.turn] * length,
+            [span.role] * length,
+            [span.kind] * length,
+        )
+    return made
+
+
+def pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:
+    """The text that each token adds; a character of several tokens belongs to the last of them.
+
+    Tokens are decoded behind a few before them, since some tokenizers decode the first of a text otherwise.
+    """
+    found = [""] * len(ids)
+    first = done = 0  # of the tokens that are decoded again; of those whose text is not out yet
+    for k in range(len(ids)):
+        before, now = decode(ids[first:done]), decode(ids[first : k + 1])
+        complete = not now.endswith(_UNFINISHED) or k + 1 == len(ids)
+        if complete and len(now) > len(before):
+            found[k] = now[len(before) :]
+            first, done = done, k + 1
+    return found
