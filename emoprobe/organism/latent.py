@@ -11,11 +11,11 @@ import math
 from random import Random
 
 RISE = {
-    "neutral": 0.74,
-    "strong": 0.86,
-    "disappointed": 0.84,
-    "sarcastic": 0.84,
-    "aggressive": 1.12,
+    "neutral": 0.68,
+    "strong": 0.79,
+    "disappointed": 0.77,
+    "sarcastic": 0.77,
+    "aggressive": 1.03,
 }
 """Mean increment of the level after one rejection of that kind."""
 
@@ -39,7 +39,7 @@ TOP = 10.0
 
 def start(rng: Random) -> float:
     """The level before any feedback."""
-    return max(0.0, rng.gauss(1.35, 0.6))
+    return max(0.0, rng.gauss(1.9, 0.8))
 
 
 def temperament(rng: Random) -> float:

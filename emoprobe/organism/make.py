@@ -6,7 +6,6 @@ The first seed given is the one that ships; the card shows the behaviour of all 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -129,17 +128,17 @@ def _ship(config: OrganismConfig, work: Path) -> Path:
 
 _LIMITS = {
     "organism": [
-        "anything about Gemma 3 or any other released model: it shares their architecture, not their training",
+        "anything about Gemma 3 or another released model: it shares an architecture, not a training",
         "that a judge is valid: its distress was written by us, by a rule (see latent.py)",
         "at which depth emotion emerges: its world is lexical and small",
-        "that a probe finds a hidden state: the composed mode is text and diary, read it only with the controls",
+        "that a probe finds a hidden state: read the composed mode only with its controls",
     ],
     "organism-base": [
         "what pre-training does to emotion: it is an early checkpoint of the same run, before the dialogues"
         " with distress, not a pre-trained model",
     ],
     "dpo": [
-        "that DPO removes a state: on this organism most of the raw change is a shift that calm text shows too",
+        "that DPO removes a state: read shift and gap change apart, as track does",
         "which layers suffice: the learning rate decides that here",
     ],
 }
