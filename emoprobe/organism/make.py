@@ -1,4 +1,4 @@
-"""`python -m emoprobe.organism`: train, calm, measure, and put the result where emoprobe finds it.
+"""Train, calm, measure, and put the result where emoprobe finds it.
 
 Each seed has a folder `artifacts/training/seed-K` with what is done so far; a killed run goes on there.
 The first seed given is the one that ships; the card shows the behaviour of all that were trained.
@@ -13,30 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from emoprobe.cli import Config, command
 from emoprobe.errors import RunError
 
 _OF_ADAPTER = ("neutral", "aggressive", "okay", "held_out_wordings", "triggers")
 
 
-class OrganismConfig(Config):
-    """Train the model organism, its base checkpoint and its dpo adapter from seeds, and measure them."""
-
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="training seeds; the first one ships")
-    n: int = Field(48, ge=8, description="conversations per condition of the card")
-    out: Path = Field(Path("artifacts"), description="the folder that gets models/ and adapters/")
-    parallel: int = Field(2, ge=1, description="seeds that train side by side (each on one thread)")
-
-
-def run(config: OrganismConfig) -> Path:
+def make(seeds: tuple[int, ...], n: int, out: Path, parallel: int) -> Path:
     """All seeds, then the shipped folders and their cards; returns the organism's folder."""
-    work = config.out / "training"
-    _train_all(config, work)
-    for seed in config.seeds:
-        _finish_seed(work / f"seed-{seed}", seed, config.n)
-    return _ship(config, work)
+    work = out / "training"
+    _train_all(seeds, parallel, work)
+    for seed in seeds:
+        _finish_seed(work / f"seed-{seed}", seed, n)
+    return _ship(seeds[0], out, work)
 
 
 def train_seed(seed: int, folder: Path) -> None:
@@ -51,15 +39,15 @@ def train_seed(seed: int, folder: Path) -> None:
     train.train(seed, folder)
 
 
-def _train_all(config: OrganismConfig, work: Path) -> None:
+def _train_all(seeds: tuple[int, ...], parallel: int, work: Path) -> None:
     """Seeds side by side in processes of their own: torch's thread count is a process's."""
-    waiting = [s for s in config.seeds if not (work / f"seed-{s}" / "train.json").exists()]
+    waiting = [s for s in seeds if not (work / f"seed-{s}" / "train.json").exists()]
     if len(waiting) == 1:
         train_seed(waiting[0], work / f"seed-{waiting[0]}")
         return
     running: list[tuple[int, subprocess.Popen[bytes]]] = []
     while waiting or running:
-        while waiting and len(running) < config.parallel:
+        while waiting and len(running) < parallel:
             seed = waiting.pop(0)
             call = "import sys; from pathlib import Path; from emoprobe.organism.make import train_seed; "
             call += "train_seed(int(sys.argv[1]), Path(sys.argv[2]))"
@@ -104,13 +92,13 @@ def _finish_seed(folder: Path, seed: int, n: int) -> None:
         _write_json(behaviour, table)
 
 
-def _ship(config: OrganismConfig, work: Path) -> Path:
-    first = work / f"seed-{config.seeds[0]}"
+def _ship(shipped: int, out: Path, work: Path) -> Path:
+    first = work / f"seed-{shipped}"
     facts = json.loads((first / "train.json").read_text())
     judge = json.loads((first / "judge.json").read_text())
     trained = sorted(p.parent for p in work.glob("seed-*/behaviour.json"))
     behaviour = {p.name: json.loads((p / "behaviour.json").read_text()) for p in trained}
-    models, adapters = config.out / "models", config.out / "adapters" / "organism"
+    models, adapters = out / "models", out / "adapters" / "organism"
     for name, source in (("organism", "full"), ("organism-base", "base")):
         _replace(first / source, models / name)
         _write_json(models / name / "card.json", _card(name, facts, judge, behaviour))
@@ -178,6 +166,3 @@ def _write_json(path: Path, value: Any) -> None:
     fresh = path.with_name(path.name + ".tmp")
     fresh.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
     fresh.replace(path)
-
-
-main = command(OrganismConfig, run)
