@@ -121,7 +121,7 @@ class HookedModel:
         if adapters:
             from emoprobe.model.lora import Adapters
 
-            model._adapters = Adapters.attach(model, adapters)
+            model._adapters = Adapters.attach(model, source, adapters)
         return model
 
     @property

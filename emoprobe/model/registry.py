@@ -59,6 +59,12 @@ def names() -> tuple[str, ...]:
     return tuple(_table()["models"])
 
 
+def hub_id(name: str) -> str | None:
+    """The hub id of a registered name, in lower case; None for the shipped models."""
+    hub: str | None = _table()["models"][name].get("hub")
+    return hub.lower() if hub else None
+
+
 def resolve(model: str) -> Source:
     """A short name, a local folder or a hub id (`org/name`) as a Source.
 
@@ -71,8 +77,8 @@ def resolve(model: str) -> Source:
     if folder.is_dir():
         return _local(folder)
     if _HUB_ID.fullmatch(model):
-        for name, entry in _table()["models"].items():
-            if entry.get("hub", "").lower() == model.lower():
+        for name in names():
+            if hub_id(name) == model.lower():
                 return _registered(name)
         return Source(model.replace("/", "--"), model, model, "hub", _cached_shape(model))
     if "/" in model or "\\" in model:
