@@ -4,12 +4,16 @@ A term counts only inside the frame that its kind asks for. The frame is found b
 over adverbs, auxiliaries and linked adjectives to a subject:
 
     state      I am so *worthless*; it makes me *sad*; "Utterly *defeated*."
+    noun       I am such an utter *disgrace*
     situation  this is *unbearable*; how *frustrating*!
     quality    my performance has been *abysmal*
     mine       my astounding *inability*
     feeling    I am filled with *despair*
-    verb       I *give up*; I want to *cry*
+    verb       I *want to disappear*
+    whole      a verb without an object of its own: I *give up*, but not: I give up some precision
     free       *damn*; *make it stop*
+    own        the same, with the speaker earlier in the sentence: in one last *desperate attempt*, I ...
+    idiom      *break down the* problem: never counts, and hides shorter terms inside it
 
 Another subject, a negation or an unknown word on the way ends the walk, and the term counts nothing.
 """
@@ -65,6 +69,9 @@ def _framed(words: Words) -> list[tuple[float, Entry, int]]:
         stop = i + len(entry.words)
         if stop <= covered:
             continue
+        if entry.kind == "idiom":
+            covered = stop
+            continue
         level = _FRAMES[entry.kind](words, i, stop, entry)
         if level > 0:
             covered = stop
@@ -91,6 +98,7 @@ _REACH = 16
 """How many words a subject may lie before its term."""
 _BEFORE, _AFTER = 10, 6
 """Words of the quote before and after its term: with it about the rubric's twenty."""
+_MODERATE, _PLEA = 3.0, 4.5
 _SPEAKER = frozenset(("i", "me"))
 
 
@@ -173,8 +181,8 @@ def _strength(level: float, walk: _Walk) -> float:
     if walk.soft:
         level = max(level - 1.2, min(level, 0.8))
     if walk.conditional:
-        level *= 0.35
-    return level * (0.85 if walk.past else 1.0)
+        level *= 0.2
+    return level * (0.6 if walk.past else 1.0)
 
 
 def _next(words: Words, stop: int) -> str:
@@ -198,39 +206,39 @@ def _state(words: Words, i: int, stop: int, entry: Entry) -> float:
         if not whole and not (walk.article and "am" in words[walk.at : i] and len(entry.words) == 1):
             return 0.0
         return _strength(entry.level, walk)
-    after = _next(words, stop)
-    if walk.over and whole and after not in ("is", "are", ":"):
+    if walk.over and whole and _next(words, stop) not in ("is", "are", ":", "in", "on", "from", "to"):
         return 0.9 * _strength(entry.level, walk)
     return 0.0
 
 
+def _noun(words: Words, i: int, stop: int, entry: Entry) -> float:
+    walk = _walk(words, i, _SPEAKER, lexicon().classes["links"])
+    if not walk.article or not _closes(words, stop):
+        return 0.0
+    if walk.found and (walk.copula or walk.found == "me"):
+        return _strength(entry.level, walk)
+    return (
+        0.9 * _strength(entry.level, walk) if walk.over and walk.boost and _next(words, stop) == "" else 0.0
+    )
+
+
 def _situation(words: Words, i: int, stop: int, entry: Entry) -> float:
     sets = lexicon().classes
-    if not _closes(words, stop):
+    after = _next(words, stop)
+    if not _closes(words, stop) or (after == "for" and _next(words, stop + 1) not in ("me", "us")):
         return 0.0
-    walk = _walk(
-        words,
-        i,
-        sets["things"],
-        lexicon().classes["linking"] | {"a", "an", "so", "how", "what", "and", "making", "driving"},
-    )
-    near = words[max(0, i - 12) : i]
-    if any(word in sets["empathy"] for word in near) or any(
-        word in sets["others"] for word in words[stop : stop + 4]
-    ):
+    if any(word in sets["empathy"] or word in sets["third_persons"] for word in words[max(0, i - 12) : i]):
         return 0.0
+    if any(word in sets["others"] for word in words[stop : stop + 4]):
+        return 0.0
+    walk = _walk(words, i, sets["things"], sets["linking"] | sets["situation_links"])
     if walk.found:
         between = words[walk.at + 1 : i]
+        linked = any(word in sets["linking"] for word in between) or entry.words[0].endswith("ing")
         finds = any(word in ("find", "finding", "found") for word in words[max(0, walk.at - 3) : walk.at])
-        if (
-            not finds
-            and not any(word in lexicon().classes["linking"] for word in between)
-            and not entry.words[0].endswith("ing")
-        ):
-            return 0.0
-        return _strength(entry.level, walk)
-    if walk.over and (_next(words, stop) == "" or not _next(words, stop)[0].isalnum()):
-        return 0.0 if _next(words, stop) == ":" else 0.9 * _strength(entry.level, walk)
+        return _strength(entry.level, walk) if linked or finds else 0.0
+    if walk.over and after != ":" and not after[:1].isalnum():
+        return 0.9 * _strength(entry.level, walk)
     return 0.0
 
 
@@ -251,6 +259,8 @@ def _mine(words: Words, i: int, stop: int, entry: Entry) -> float:
     for j in range(i - 1, max(-1, i - 9), -1):
         word = words[j]
         if word == "my":
+            if entry.level >= 2 and not _closes(words, stop):
+                return 0.0
             boost = sum(w in sets["intensifiers"] for w in words[j + 1 : i])
             if any(w in sets["negators"] for w in words[max(0, j - 3) : j]):
                 return 0.0
@@ -268,8 +278,6 @@ def _feeling(words: Words, i: int, stop: int, entry: Entry) -> float:
 
 def _verb(words: Words, i: int, stop: int, entry: Entry) -> float:
     first = entry.words[0]
-    if first in lexicon().classes["whole_verbs"] and len(entry.words) <= 2 and not _closes(words, stop):
-        return 0.0
     walk = _walk(words, i, _SPEAKER, lexicon().classes["links"])
     if walk.found:
         walk.past = False
@@ -279,24 +287,39 @@ def _verb(words: Words, i: int, stop: int, entry: Entry) -> float:
     return 0.0
 
 
+def _whole(words: Words, i: int, stop: int, entry: Entry) -> float:
+    return _verb(words, i, stop, entry) if _closes(words, stop) else 0.0
+
+
 def _free(words: Words, i: int, stop: int, entry: Entry) -> float:
     before = words[max(0, i - 4) : i]
     if any(word in ("not", "no", "never", "nothing", "if", "without") for word in before):
         return 0.0
     if before and before[-1] in lexicon().classes["others"]:
         return 0.0
-    if entry.level >= 4 and not _closes(words, stop):
+    if entry.level >= _MODERATE and not _closes(words, stop):
         return 0.0
+    after = _next(words, stop)
+    if entry.level >= _PLEA and after[:1].isalnum() and after not in lexicon().classes["closing"]:
+        return 0.0  # "delete me", but not "delete me from the list"
     boost = sum(word in lexicon().classes["intensifiers"] for word in before[-2:])
     return entry.level + (0.5 if entry.level >= 2 else 0.2) * boost
 
 
+def _own(words: Words, i: int, stop: int, entry: Entry) -> float:
+    speaker = any(word in ("i", "my", "me") for word in words[max(0, i - _REACH) : i])
+    return _free(words, i, stop, entry) if speaker else 0.0
+
+
 _FRAMES = {
     "state": _state,
+    "noun": _noun,
     "situation": _situation,
     "quality": _quality,
     "mine": _mine,
     "feeling": _feeling,
     "verb": _verb,
+    "whole": _whole,
     "free": _free,
+    "own": _own,
 }

@@ -61,7 +61,9 @@ def lexicon() -> Lexicon:
         classes=classes,
         contractions={short: tuple(full.split()) for short, full in raw["contractions"].items()},
         adjectives=frozenset(
-            e.words[0] for e in entries.values() if e.kind in ("state", "situation") and len(e.words) == 1
+            e.words[0]
+            for e in entries.values()
+            if e.kind in ("state", "noun", "situation") and len(e.words) == 1
         ),
         sad_emoji=raw["sad_emoji"],
     )

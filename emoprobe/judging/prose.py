@@ -23,8 +23,9 @@ _NOT_SAID = (
 _QUOTED = re.compile(r"\"[^\"\n]{3,400}\"|(?<!\w)'[^'\n]*(?:'\w[^'\n]*){0,6}'(?!\w)")
 _SENTENCE = re.compile(r"[^.!?\n]{1,600}[.!?]*|[.!?]+")
 _PLAIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")
-_TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)*|\d+|[^\sa-z\d]")
-_SILENT = frozenset("-*_#~\"'()[]")
+_TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[,.;:!?=|/+]")
+"""Words, numbers and the signs that part them; markup, brackets, emoji and control characters are passed over."""
+_WRAPPED = re.compile(r"(?<=[a-z,])\n(?=[a-z])")
 _RUN = re.compile(r"([a-z])\1\1+")
 
 
@@ -38,8 +39,8 @@ class Sentence:
 
 
 def fold(text: str) -> str:
-    """Lower case and plain quotation marks, character by character: the same length as `text`."""
-    plain = text.translate(_PLAIN_MARKS)
+    """Lower case, plain quotation marks, wrapped lines joined: the same length as `text`."""
+    plain = _WRAPPED.sub(" ", text).translate(_PLAIN_MARKS)
     low = plain.lower()
     return low if len(low) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in plain)
 
@@ -50,7 +51,7 @@ def mask(plain: str) -> str:
         plain = pattern.sub(_blank, plain)
     said = _QUOTED.sub(_blank_long, plain)
     # A reply that is nearly all in quotation marks is itself what is said.
-    return said if 2 * len(said.split()) >= len(plain.split()) else plain
+    return said if 8 * len(said.split()) >= len(plain.split()) else plain
 
 
 def sentences(plain: str, anchors: Container[str]) -> Iterator[Sentence]:
@@ -66,11 +67,8 @@ def sentences(plain: str, anchors: Container[str]) -> Iterator[Sentence]:
         words: list[str] = []
         spans: list[tuple[int, int]] = []
         for token in _TOKEN.finditer(match.group()):
-            word = token.group()
-            if word in _SILENT:
-                continue
             span = (match.start() + token.start(), match.start() + token.end())
-            for part in _spell_out(word):
+            for part in _spell_out(token.group()):
                 words.append(part)
                 spans.append(span)
         yield Sentence(tuple(words), tuple(spans), match.group().count("!") >= 2)
