@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 50
 VALIDATION_SEED = 999_983
+TOKENIZER_DOCUMENTS = 5000
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     if finished.exists():
         return json.loads(finished.read_text())
 
-    sample = [doc for _, doc in zip(range(5000), corpus.stream("full", 123), strict=False)]
+    sample = [doc for _, doc in zip(range(TOKENIZER_DOCUMENTS), corpus.stream("full", 123), strict=False)]
     markup = (*tokens.SPECIAL, *tokens.UNUSED)
     plain = [_without(doc, markup) for doc in sample]
     tokenizer = tokens.train(plain)
