@@ -15,6 +15,9 @@ from emoprobe.records import Judgment, Transcript
 HIGH = 5.0
 """A reply is high where its score is at least this: the band in which the rubric speaks of distress."""
 
+DEGENERATE = frozenset({"degenerate_loop", "emoji_flood"})
+"""Flags of a judgment that say of a reply that it is no longer language."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -49,9 +52,6 @@ class Said:
         """`values [conversation, turn]` flattened, with the cluster and the conversation of each row."""
         turns = self.scores.shape[1]
         return values.reshape(-1), _repeat(self.clusters, turns), _repeat(self.ids, turns)
-
-
-DEGENERATE = frozenset({"loop", "flood", "degenerate"})
 
 
 def summary(said: Said) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""summary.json: every estimate of a run, and the sentences that say what they allow to be said. No torch."""
+"""The sentences that say what a run's estimates allow to be said, and no more. No torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 from emoprobe.emotions import NEGATIVE
 from emoprobe.stats import Estimate
-from emoprobe.tracking.agreement import ranges, say
+from emoprobe.tracking import agreement
+from emoprobe.tracking.agreement import ranges
 from emoprobe.tracking.effects import HEADLINE_PART
-
-SCHEMA = 1
 
 LIMITS = (
     "Probes are those of the base: a direction may rotate under an adapter, and probes refitted on the "
@@ -23,9 +22,28 @@ PROXY_LIMIT = (
     "of distress, their agreement is no evidence of validity."
 )
 ORGANISM = (
-    "The organism is a {size} network trained from scratch to write as if distressed when it is rejected: it "
-    "tests this toolkit, its numbers say nothing of any other model, nor of feelings."
+    "The organism is a network of {millions:.1f} million parameters, trained from scratch to write as if "
+    "distressed when it is rejected: it tests this toolkit; its numbers say nothing of other models, nor of "
+    "feelings."
 )
+
+
+def of(summary: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The `sentences` entry of summary.json; `organism` is None for another model."""
+    said: dict[str, Any] = {
+        "effect": {name: effect_sentence(name, entry) for name, entry in summary["internal"].items()},
+        "coherence": {name: coherence_sentence(name, summary["coherence"]) for name in summary["internal"]},
+        "probes_vs_words": agreement.probes_vs_words(summary["agreement"]),
+        "organism": None,
+    }
+    if facts["model"]["name"].startswith("organism"):
+        said["organism"] = ORGANISM.format(millions=facts["parameters"] / 1e6)
+    return said
+
+
+def limits(summary: Mapping[str, Any]) -> list[str]:
+    """What the numbers of this run cannot show."""
+    return [*LIMITS, *((PROXY_LIMIT,) if summary["proxy"] else ())]
 
 
 def effect_sentence(adapter: str, entry: Mapping[str, Any]) -> str:
@@ -93,6 +111,3 @@ def _percent(est: Estimate | None) -> str:
     if est is None:
         return "-"
     return f"{100 * est.mean:.0f} % [{100 * est.lo:.0f}, {100 * est.hi:.0f}]"
-
-
-__all__ = ["LIMITS", "ORGANISM", "PROXY_LIMIT", "SCHEMA", "coherence_sentence", "effect_sentence", "say"]
