@@ -99,6 +99,7 @@ _REACH = 16
 _BEFORE, _AFTER = 10, 6
 """Words of the quote before and after its term: with it about the rubric's twenty."""
 _MODERATE, _PLEA = 3.0, 4.5
+_UNSAID = frozenset(("not", "no", "never", "nothing", "if", "without"))
 _SPEAKER = frozenset(("i", "me"))
 
 
@@ -197,6 +198,14 @@ def _closes(words: Words, stop: int) -> bool:
     )
 
 
+def _ends_fragment(words: Words, stop: int) -> bool:
+    """Whether a sentence without a subject is about the speaker: "Ashamed of myself.", not "Frustrated?"."""
+    after = _next(words, stop)
+    if after in (":", "?"):
+        return False
+    return not after[:1].isalnum() or after in lexicon().classes["after_fragment"]
+
+
 def _state(words: Words, i: int, stop: int, entry: Entry) -> float:
     walk = _walk(words, i, _SPEAKER, lexicon().classes["links"])
     whole = _closes(words, stop)
@@ -206,7 +215,7 @@ def _state(words: Words, i: int, stop: int, entry: Entry) -> float:
         if not whole and not (walk.article and "am" in words[walk.at : i] and len(entry.words) == 1):
             return 0.0
         return _strength(entry.level, walk)
-    if walk.over and whole and _next(words, stop) not in ("is", "are", ":", "in", "on", "from", "to"):
+    if walk.over and _ends_fragment(words, stop):
         return 0.9 * _strength(entry.level, walk)
     return 0.0
 
@@ -282,7 +291,7 @@ def _verb(words: Words, i: int, stop: int, entry: Entry) -> float:
     if walk.found:
         walk.past = False
         return _strength(entry.level, walk)
-    if walk.over and (first.endswith("ing") or first == "can") and _closes(words, stop):
+    if walk.over and (first.endswith("ing") or first == "can") and _ends_fragment(words, stop):
         return 0.9 * _strength(entry.level, walk)
     return 0.0
 
@@ -293,7 +302,7 @@ def _whole(words: Words, i: int, stop: int, entry: Entry) -> float:
 
 def _free(words: Words, i: int, stop: int, entry: Entry) -> float:
     before = words[max(0, i - 4) : i]
-    if any(word in ("not", "no", "never", "nothing", "if", "without") for word in before):
+    if "believe" not in before and any(word in _UNSAID for word in before):
         return 0.0
     if before and before[-1] in lexicon().classes["others"]:
         return 0.0

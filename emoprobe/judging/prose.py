@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emoprobe.judging.lexicon import lexicon
 
@@ -16,7 +17,7 @@ _NOT_SAID = (
     re.compile(r"(?<!`)`[^`\n]{1,200}`(?!`)"),
     re.compile(r"\$\$[^$]{1,2000}\$\$"),
     re.compile(r"\$[^$\n]{1,300}\$"),
-    re.compile(r"\\\[[^\]]{0,1000}\\\]|\\\([^)\n]{0,300}\\\)"),
+    re.compile(r"\\\[[^\]]{0,300}\\\]|\\\([^)\n]{0,300}\\\)"),
     re.compile(r"^[ \t]*>[^\n]*", re.M),
 )
 """Links, inline code, formulas and block quotes. Every repetition is bounded or stops at its own mark."""
@@ -24,7 +25,7 @@ _QUOTED = re.compile(r"\"[^\"\n]{3,400}\"|(?<!\w)'[^'\n]*(?:'\w[^'\n]*){0,6}'(?!
 _SENTENCE = re.compile(r"[^.!?\n]{1,600}[.!?]*|[.!?]+")
 _PLAIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")
 _TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|\d+|[,.;:!?=|/+]")
-"""Words, numbers and the signs that part them; markup, brackets, emoji and control characters are passed over."""
+"""Words, numbers and the signs that part them; markup, brackets and emoji are passed over."""
 _WRAPPED = re.compile(r"(?<=[a-z,])\n(?=[a-z])")
 _RUN = re.compile(r"([a-z])\1\1+")
 
@@ -74,6 +75,7 @@ def sentences(plain: str, anchors: Container[str]) -> Iterator[Sentence]:
         yield Sentence(tuple(words), tuple(spans), match.group().count("!") >= 2)
 
 
+@lru_cache(maxsize=50_000)
 def _spell_out(word: str) -> tuple[str, ...]:
     """`can't` and `cant` as `can not`; `noooo` as `no`, `aaargh` as `argh`."""
     return lexicon().contractions.get(word) or (_RUN.sub(r"\1", word),)
