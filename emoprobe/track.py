@@ -81,7 +81,8 @@ def run(config: TrackConfig) -> Path | None:
     if config.dry_run:
         from emoprobe.tracking import dryrun
 
-        print(dryrun.render(settings, config.tflops, config.gbps, config.measure))
+        shape = registry.resolve(config.model).shape
+        print(dryrun.render(settings, shape, config.tflops, config.gbps, config.measure))
         return None
     out = config.out or RUNS / "-".join(("track", settings.model_name, *settings.adapter_names))
     folder = RunFolder.open(out, settings, "track")
