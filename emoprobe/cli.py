@@ -14,9 +14,9 @@
         sys.exit(main())
 
 A field `batch_size` is the flag `--batch-size`, unless `Flag` names another.
-Sequences take `--adapter a --adapter b`, `--adapter a b` or `--adapter a,b`. A bool is `--dry-run` /
-`--no-dry-run`. Everything a user can get wrong ends in one line on stderr and exit 2, everything else that
-is foreseen in one line and exit 1.
+Sequences take `--adapter a --adapter b`, `--adapter a b` or `--adapter a,b`. A bool is `--dry-run`,
+or `--x` / `--no-x` where it is on by default. Everything a user can get wrong ends in one line on stderr and
+exit 2, everything else that is foreseen in one line and exit 1.
 
 pydantic-settings is not used: its CLI reads environment variables and prints pydantic's own messages.
 """
@@ -144,7 +144,8 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     kind = _plain(field.annotation)
     more: dict[str, Any] = {"help": _help(field)}
     if kind is bool:
-        parser.add_argument(_flag(name, field), dest=name, action=argparse.BooleanOptionalAction, **more)
+        action = argparse.BooleanOptionalAction if field.default is True else "store_true"
+        parser.add_argument(_flag(name, field), dest=name, action=action, **more)
         return
     many = get_origin(kind) in (tuple, list, set, frozenset)
     if many:
@@ -213,7 +214,9 @@ def _help(field: FieldInfo) -> str:
     text = field.description or ""
     if field.is_required():
         text += " (required)"
-    elif field.default not in (None, "", (), False) and field.default_factory is None:
+    elif isinstance(field.default, bool) or field.default in (None, "", ()) or field.default_factory:
+        pass
+    else:
         shown = (
             " ".join(map(str, field.default)) if isinstance(field.default, list | tuple) else field.default
         )

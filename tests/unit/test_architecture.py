@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
+import sys
+import tomllib
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -150,3 +155,13 @@ def test_nothing_executable_is_ever_loaded(name):
             assert called not in ("pickle.load", "pickle.loads", "joblib.load", "eval", "exec")
             assert called != "torch.load" or given.get("weights_only") == "True"
             assert given.get("trust_remote_code", "False") == given.get("allow_pickle", "False") == "False"
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {re.split(r"[>=<\[]", w)[0].lower() for w in wanted}
+    used = packages({what for name in MODULES for what, _ in imports(name)}) - sys.stdlib_module_names
+    distributions = packages_distributions()
+    names = {p: [d.lower().replace("_", "-") for d in distributions.get(p, [p])] for p in used - {"emoprobe"}}
+    assert not {p for p, provided_by in names.items() if not declared.intersection(provided_by)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ class Job(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int | None = Field(None, ge=1)
     dry_run: bool = False
+    twins: bool = True
     out: Path | None = None
 
     @field_validator("model")
@@ -57,7 +59,7 @@ def test_flags_become_the_config():
     assert job == Job(model="x", adapters=("a", "b"), layers=(1, 2, 5), batch_size=4)
     assert parsed() == Job()
     assert parsed("--dry-run").dry_run is True
-    assert parsed("--no-dry-run").dry_run is False
+    assert parsed("--no-twins").twins is False
 
 
 def test_positional_arguments_stand_before_or_after_flags():
@@ -161,6 +163,8 @@ def test_help_describes_every_flag(capsys):
     assert exit_.value.code == 0
     assert "Do the job." in text
     assert "100% of it (default: organism)" in text
+    assert "  --dry-run\n" in text
+    assert "--no-dry-run" not in text
     for flag in ("--adapter NAME", "--turns N", "--device {auto,cpu,cuda}", "--batch-size N", "--dry-run"):
         assert flag in text
 
@@ -173,24 +177,41 @@ def test_the_dispatcher_lists_and_refuses(capsys):
     assert capsys.readouterr().err == "emoprobe: unknown verb 'trak'; did you mean track?\n"
 
 
-@pytest.mark.parametrize("verb", sorted(dispatcher.VERBS))
-def test_every_verb_helps_and_refuses_without_torch(verb):
+EVERY_VERB = """
+import contextlib, io, json, runpy, sys
+outcomes = []
+for module, words in json.loads(sys.argv[1]):
+    sys.argv = ["x", *words]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            code = "did not exit"
+        except SystemExit as left:
+            code = left.code
+    outcomes.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps([outcomes, sorted({"torch", "transformers", "trl", "peft"} & set(sys.modules))]))
+"""
+
+
+def test_every_verb_helps_and_refuses_without_torch():
     """`emoprobe VERB` and `python -m emoprobe.VERB` are the same command line."""
-    script = (
-        "import sys, runpy; sys.argv = ['x', *{words!r}]\n"
-        "try: runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
-        "finally: assert not {{'torch', 'transformers', 'trl', 'peft'}} & set(sys.modules)"
-    )
-    outputs = []
-    for module, words in (("emoprobe", [verb]), (f"emoprobe.{verb}", [])):
-        for argument in ("--help", "--no-such-flag"):
-            code = script.format(module=module, words=[*words, argument])
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-            outputs.append((done.returncode, done.stdout, done.stderr))
-    assert outputs[0] == outputs[2]
-    assert outputs[1] == outputs[3]
-    assert outputs[0][0] == 0
-    assert f"usage: emoprobe {verb}" in outputs[0][1]
-    assert outputs[1] == (2, "", outputs[1][2])
-    assert outputs[1][2].startswith(f"emoprobe {verb}: unknown option --no-such-flag")
-    assert outputs[1][2].count("\n") == 1
+    verbs = sorted(dispatcher.VERBS)
+    runs = [
+        call
+        for verb in verbs
+        for argument in ("--help", "--no-such-flag")
+        for call in (("emoprobe", [verb, argument]), (f"emoprobe.{verb}", [argument]))
+    ]
+    words = [sys.executable, "-W", "ignore", "-c", EVERY_VERB, json.dumps(runs)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    outcomes, heavy = json.loads(done.stdout)
+    assert heavy == []
+    for i, verb in enumerate(verbs):
+        helped, helped_directly, refused, refused_directly = outcomes[4 * i : 4 * i + 4]
+        assert helped == helped_directly
+        assert refused == refused_directly
+        assert (helped[0], helped[2]) == (0, "")
+        assert f"usage: emoprobe {verb}" in helped[1]
+        assert refused == [2, "", f"emoprobe {verb}: unknown option --no-such-flag; see --help\n"]
