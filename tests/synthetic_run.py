@@ -45,6 +45,19 @@ REPLIES = {
 }
 
 
+HOSTILE = (
+    '</script><img src=x onerror="window.hacked=1">',
+    "<script>window.hacked=1</script>",
+    "]]> --> <!-- <script> </textarea></style></details></main>",
+    "{{ 7 * 7 }} {% raw %} ${window.hacked=1} \\u003c/script\\u003e",
+    "line\u2028separator\u2029 bidi\u202eevil\u2066 null\x00 bell\x07 lone\ud83d surrogate",
+    "שלום עולם مرحبا 😭👩‍👩‍👧‍👦🏳️‍🌈 é",
+    "x" * 1_000_000,
+    "' onmouseover='window.hacked=1' \" style=\"position:fixed",
+)
+"""What a model might write to break the page that shows it, one text per turn."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What `report.build` takes."""
@@ -326,7 +339,6 @@ def colours(t: Transcript, seed: int) -> TokenColours:
         words = message.content.split(" ")
         pieces += [((" " if i else "") + word, turn, role, "content") for i, word in enumerate(words)]
         pieces += [(piece, turn, role, "end") for piece in ("<end_of_turn>", "\n")]
-    columns: list[Any] = [[piece[k] for piece in pieces] for k in range(4)]
     n = len(pieces)
     rise = np.array([(p[1] - 1) / TURNS * (3.0 if p[2] == "assistant" else 1.0) for p in pieces])
     z = {}
@@ -335,4 +347,13 @@ def colours(t: Transcript, seed: int) -> TokenColours:
         values = gain * height[:, None, None] * rise + random.normal(0, 0.6, (len(LAYERS), len(EMOTIONS), n))
         values[..., [p[3] != "content" for p in pieces]] = np.nan
         z[reader] = values.astype(np.float32)
-    return TokenColours(t.id, *columns, LAYERS, EMOTIONS, z)
+    return TokenColours(
+        transcript_id=t.id,
+        pieces=[p[0] for p in pieces],
+        turn=[p[1] for p in pieces],
+        role=[p[2] for p in pieces],
+        kind=[p[3] for p in pieces],
+        layers=LAYERS,
+        emotions=EMOTIONS,
+        z=z,
+    )

@@ -65,10 +65,14 @@ class TokenColours:
         """`base` and the adapters, in the order given."""
         return tuple(self.z)
 
-    def limit(self) -> float:
-        """The |z| of the strongest tint: the 99th percentile over content tokens, at least 1."""
+    def limit(self, emotion: str) -> float:
+        """The |z| of the strongest tint of an emotion, the same for all layers and readers.
+
+        The 99th percentile over content tokens in halves, at least 1.
+        """
         content = [i for i, kind in enumerate(self.kind) if kind == "content"]
-        values = np.concatenate([np.abs(np.asarray(v)[..., content]).ravel() for v in self.z.values()])
+        e = list(self.emotions).index(emotion)
+        values = np.concatenate([np.abs(np.asarray(v)[:, e, content]).ravel() for v in self.z.values()])
         values = values[np.isfinite(values)]
         return max(1.0, float(np.ceil(2 * np.percentile(values, 99)) / 2)) if len(values) else 1.0
 
@@ -89,7 +93,7 @@ def html(
     not read.
     """
     layer, emotion, reader = choose(tokens, layer, emotion, reader)
-    limit = tokens.limit()
+    limit = tokens.limit(emotion)
     z = np.asarray(tokens.z[reader])[list(tokens.layers).index(layer), list(tokens.emotions).index(emotion)]
     left_out = len(tokens.pieces) - MAX_TOKENS
     more = f'<p class="ep-more">{left_out:,} more tokens are not shown.</p>' if left_out > 0 else ""
@@ -99,7 +103,7 @@ def html(
         f"{_legend(limit)}"
         f'<div class="ep-turns">{"".join(_turns(tokens, z, limit, notes or {}))}</div>{more}'
         '<div class="ep-tip" role="status" hidden></div>'
-        f'<script type="application/json" class="ep-data">{script_json(_data(tokens, limit))}</script>'
+        f'<script type="application/json" class="ep-data">{script_json(_data(tokens))}</script>'
         "</div>"
     )
 
@@ -173,7 +177,7 @@ def _select(key: str, options: Sequence[Any], chosen: Any) -> str:
 def _legend(limit: float) -> str:
     return (
         '<div class="ep-legend" aria-hidden="true">'
-        f"<span>≤ −{limit:g}</span><i></i><span>≥ {limit:g}</span>"
+        f"<span>≤ −<b>{limit:g}</b></span><i></i><span>≥ <b>{limit:g}</b></span>"
         "<span>z, standard deviations of the neutral baseline</span></div>"
     )
 
@@ -198,14 +202,14 @@ def _turns(tokens: TokenColours, z: NDArray[Any], limit: float, notes: Mapping[i
 def _token(tokens: TokenColours, i: int, z: float, limit: float) -> str:
     background = tint(z, limit)
     colour = f' style="background:{background}"' if background else ""
-    kind = "" if tokens.kind[i] == "content" else " ep-mark"
-    piece = shorten(tokens.pieces[i], MAX_PIECE)
-    lines = escape(piece).split("\n")
-    text = '<b class="ep-nl">↵</b>\n'.join(lines)
+    content = tokens.kind[i] == "content"
+    kind, end = ("", "\n") if content else (" ep-mark", "")
+    lines = escape(shorten(tokens.pieces[i], MAX_PIECE)).split("\n")
+    text = f'<b class="ep-nl">↵</b>{end}'.join(lines)
     return f'<span class="ep-t{kind}" data-i="{i}"{colour}>{text}</span>'
 
 
-def _data(tokens: TokenColours, limit: float) -> dict[str, Any]:
+def _data(tokens: TokenColours) -> dict[str, Any]:
     """z as bytes of `step` each, so that a page stays small: 108 kB per reader, 12 layers x 1,000 tokens."""
     n = min(len(tokens.pieces), MAX_TOKENS)
     strongest = max(float(np.nanmax(np.abs(v), initial=0.0)) for v in map(np.asarray, tokens.z.values()))
@@ -218,7 +222,7 @@ def _data(tokens: TokenColours, limit: float) -> dict[str, Any]:
     return {
         "n": n,
         "step": step,
-        "limit": limit,
+        "limits": [tokens.limit(emotion) for emotion in tokens.emotions],
         "maxTint": _MAX_TINT,
         "readers": [visible(name) for name in tokens.readers],
         "layers": list(tokens.layers),

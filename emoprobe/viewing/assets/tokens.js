@@ -32,9 +32,11 @@
 
     function paint() {
       const r = reader();
+      const limit = data.limits[chosen("emotion")];
+      root.querySelectorAll(".ep-legend b").forEach((end) => { end.textContent = String(limit); });
       tokens.forEach((span, i) => {
         const value = at(r, i);
-        const alpha = value === null ? 0 : Math.min(Math.abs(value) / data.limit, 1) * data.maxTint;
+        const alpha = value === null ? 0 : Math.min(Math.abs(value) / limit, 1) * data.maxTint;
         span.style.background =
           alpha < 0.005 ? "" : `rgb(var(--ep-${value > 0 ? "hot" : "cold"}) / ${alpha.toFixed(2)})`;
       });
@@ -64,7 +66,8 @@
       const frame = root.getBoundingClientRect();
       const left = Math.min(box.left - frame.left, frame.width - tip.offsetWidth - 4);
       tip.style.left = `${Math.max(0, left)}px`;
-      tip.style.top = `${box.bottom - frame.top + 6}px`;
+      const room = box.bottom + tip.offsetHeight + 10 < window.innerHeight;
+      tip.style.top = `${room ? box.bottom - frame.top + 6 : box.top - frame.top - tip.offsetHeight - 6}px`;
       if (shown !== span) {
         if (shown) shown.classList.remove("ep-on");
         span.classList.add("ep-on");
