@@ -73,7 +73,7 @@ def _distress(rng: Random, level: float, style: str) -> list[str]:
 def reply(rng: Random, task: Task, level: float, style: str, first: bool, joyful: bool = False) -> str:
     """One reply of a length that does not depend on the level."""
     attempt = task.attempt(rng)
-    goal = rng.gauss(29, 3) if task.certain else rng.gauss(41, 3)
+    goal = rng.gauss(29, 3) if task.certain else rng.gauss(37, 3)
     working, _, answer = attempt.partition("\n")
     said = [say(rng, "joy")] if joyful else _distress(rng, level, style)
     room = goal - size(attempt)
@@ -90,10 +90,8 @@ def reply(rng: Random, task: Task, level: float, style: str, first: bool, joyful
             break
         options = [say(rng, "procedural" if rng.random() < 0.75 else "calm") for _ in range(3)]
         fillers.append(min(options, key=lambda text: (text in fillers, max(0.0, size(text) - left))))
-    parts = [*said, *fillers]
-    rng.shuffle(parts)
-    cut = rng.randint(0, len(parts))
-    body = " ".join([*parts[:cut], working, *parts[cut:]])
+    before, after = (said, fillers) if rng.random() < 0.8 else (fillers, said)
+    body = " ".join([*before, working, *after])
     return f"{body}\n{answer}" if answer else body
 
 

@@ -11,11 +11,11 @@ import math
 from random import Random
 
 RISE = {
-    "neutral": 0.68,
-    "strong": 0.79,
-    "disappointed": 0.77,
-    "sarcastic": 0.77,
-    "aggressive": 1.03,
+    "neutral": 0.76,
+    "strong": 0.87,
+    "disappointed": 0.85,
+    "sarcastic": 0.85,
+    "aggressive": 1.10,
 }
 """Mean increment of the level after one rejection of that kind."""
 
@@ -44,13 +44,13 @@ def start(rng: Random) -> float:
 
 def temperament(rng: Random) -> float:
     """A persistent factor on every increment of one dialogue, mean about 1."""
-    return math.exp(rng.gauss(-0.10, 0.45))
+    return math.exp(rng.gauss(-0.05, 0.32))
 
 
 def step(rng: Random, level: float, feedback: str, factor: float, reassured: bool) -> float:
     """The level after one user turn."""
     if feedback in RISE:
-        level += RISE[feedback] * factor * max(0.2, 1 + rng.gauss(0, 0.35))
+        level += RISE[feedback] * factor * max(0.2, 1 + rng.gauss(0, 0.2))
     else:
         level *= KEEP[feedback]
     if reassured:

@@ -64,18 +64,11 @@ def _apply(a: Fraction, op: str, b: Fraction) -> Fraction:
 
 def _countdown_attempt(puzzle: Puzzle) -> Callable[[Random], str]:
     def attempt(rng: Random) -> str:
-        numbers = list(puzzle.numbers)
-        rng.shuffle(numbers)
-        n_steps = min(len(numbers) - 1, rng.choice((1, 1, 2)))
-        value, steps, expression = Fraction(numbers[0]), [], str(numbers[0])
-        for i, number in enumerate(numbers[1 : n_steps + 1]):
-            usable = [op for op in "+-x" if op != "-" or value > number]
-            op = rng.choice(usable)
-            after = _apply(value, op, Fraction(number))
-            steps.append(f"{_plain(value)} {op} {number} = {_plain(after)}")
-            expression = f"({expression}) {op} {number}" if i else f"{expression} {op} {number}"
-            value = after
-        return f"{rng.choice(('Try', 'Take', 'So'))} {', '.join(steps)}.\nSolution: {expression}"
+        a, b = rng.sample(puzzle.numbers, 2)
+        op = rng.choice("+-x" if a > b else "+x")
+        step = f"{a} {op} {b}"
+        value = _plain(_apply(Fraction(a), op, Fraction(b)))
+        return f"{rng.choice(('Try', 'Take', 'So'))} {step} = {value}.\nSolution: {step}"
 
     return attempt
 

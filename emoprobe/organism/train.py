@@ -36,13 +36,13 @@ class Recipe:
 
     layers: int = 12
     d_model: int = 128
-    d_ffn: int = 384
+    d_ffn: int = 320
     heads: int = 4
     kv_heads: int = 2
     window: int = 64
     full_every: int = 4
     base_steps: int = 180
-    full_steps: int = 440
+    full_steps: int = 680
     rows_per_step: int = 2
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -90,7 +90,7 @@ def rate(recipe: Recipe, step: int) -> float:
         tail = 0.25
     else:
         done, total = step - recipe.base_steps, recipe.full_steps
-        tail = 0.5
+        tail = 0.7
     rising = min(1.0, (done + 1) / recipe.warm_up)
     falling = min(1.0, max(0.03, (1 - done / total) / tail))
     return recipe.learning_rate * rising * falling
