@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +35,6 @@ class Reading:
         from emoprobe.viewing.notebook import show
 
         return show(self.tokens)._repr_html_()
-
-
-class Labels(NamedTuple):
-    """What each token of a transcript is: the fields of `TokenColours` that need no weights."""
-
-    transcript_id: str
-    pieces: list[str]
-    turn: list[int]
-    role: list[str]
-    kind: list[str]
 
 
 def converse(
@@ -120,7 +110,8 @@ def token_colours(
         with model.adapter(reader):
             z[reader] = token_z(model, transcript, probes, layers, emotions)
     names = (*emotions, NEGATIVE)
-    return TokenColours(*labels(model.tokenizer, transcript), layers=layers, emotions=names, z=z)
+    labels = token_labels(model.tokenizer, transcript)
+    return TokenColours(**labels, layers=layers, emotions=names, z=z)
 
 
 def token_z(
@@ -144,38 +135,39 @@ def token_z(
 
     probes.check(model)
     slots = TokenSlots([transcript])
-    readout = TokenReadout(torch.from_numpy(probes.weights(layers, emotions)), layers, len(slots))
+    readout = TokenReadout(torch.from_numpy(probes.weights(layers)), layers, len(slots))
     replay_batch(model, [transcript], readout, slots)
     raw = readout.scores().numpy().astype(np.float64)  # [token, layer, emotion]
     z = np.full_like(raw, np.nan)
     for span in transcript.spans:
         if span.kind == "content":
             at = slice(span.start, span.stop)
-            z[at] = probes.z(raw[at], "token", layers, emotions)
+            z[at] = probes.z(raw[at], "token", layers)
         elif span.kind == "header" and span.role == "assistant":
             at = slice(span.stop - 1, span.stop)
-            z[at] = probes.z(raw[at], "pre_reply", layers, emotions)
-    z = np.concatenate([z, negative(z, emotions)[..., None]], axis=-1)
-    return np.moveaxis(z, 0, -1).astype(np.float32)
+            z[at] = probes.z(raw[at], "pre_reply", layers)
+    wanted = [probes.emotions.index(name) for name in emotions]
+    chosen = np.concatenate([z[..., wanted], negative(z, probes.emotions)[..., None]], axis=-1)
+    return np.moveaxis(chosen, 0, -1).astype(np.float32)
 
 
-def labels(tokenizer: Any, transcript: Transcript) -> Labels:
-    """Text, turn, role and kind of each token. The pieces of a span joined are its text."""
+def token_labels(tokenizer: Any, transcript: Transcript) -> dict[str, Any]:
+    """The fields of `TokenColours` that need no weights: `transcript_id`, and per token its text, turn,
+    role and kind. The pieces of a span joined are its text.
+    """
     n = len(transcript.token_ids)
-    made = Labels(transcript.id, [""] * n, [1] * n, ["user"] * n, ["header"] * n)
+    made: dict[str, list[Any]] = {"pieces": [""] * n, "turn": [1] * n, "role": ["user"] * n}
+    made["kind"] = ["header"] * n
 
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     for span in transcript.spans:
         at, length = slice(span.start, span.stop), span.stop - span.start
-        made.pieces[at] = pieces(decode, transcript.token_ids[at])
-        made.turn[at], made.role[at], made.kind[at] = (
-            [span.turn] * length,
-            [span.role] * length,
-            [span.kind] * length,
-        )
-    return made
+        made["pieces"][at] = pieces(decode, transcript.token_ids[at])
+        for name in ("turn", "role", "kind"):
+            made[name][at] = [getattr(span, name)] * length
+    return {"transcript_id": transcript.id, **made}
 
 
 def pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:

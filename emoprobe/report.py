@@ -102,18 +102,14 @@ def _json(folder: Path, name: str) -> Any:
 
 def _tokens(folder: runs.RunFolder, summary: Mapping[str, Any]) -> TokenColours | None:
     """The coloured transcript from its shards, or None where they are gone: shards may be deleted."""
+    from emoprobe.tracking.assemble import colours
     from emoprobe.tracking.plan import BASE, Unit
     from emoprobe.tracking.shards import Shards
-    from emoprobe.viewing.tokens import TokenColours
 
-    shards = Shards(folder)
-    units = {reader: Unit("tokens", reader) for reader in (BASE, *summary["adapters"])}
-    if not all(shards.done(unit) for unit in units.values()):
+    shards, readers = Shards(folder), (BASE, *summary["adapters"])
+    if not all(shards.done(Unit("tokens", reader)) for reader in readers):
         return None
-    arrays = {reader: shards.arrays(unit) for reader, unit in units.items()}
-    labels = json.loads(arrays[BASE]["labels"].tobytes())
-    z = {reader: found["z"] for reader, found in arrays.items()}
-    return TokenColours(**labels, layers=summary["layers"], emotions=summary["emotions"], z=z)
+    return colours(shards, readers, summary["layers"], summary["emotions"])
 
 
 def _records(folder: Path, name: str, kind: type[R]) -> list[R]:

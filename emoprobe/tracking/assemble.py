@@ -133,7 +133,8 @@ def assemble(assembly: Assembly) -> Tables:
     summary["counts"] = _counts(everything, judgments, missing)
     summary["sentences"] = sentences.of(summary, assembly.facts)
     summary["limits"] = sentences.limits(summary)
-    tokens = _colours(assembly)
+    readers = (BASE, *assembly.plan.adapters)
+    tokens = colours(assembly.shards, readers, assembly.axes.layers, assembly.axes.rows)
     summary["coloured"] = {"transcript_id": tokens.transcript_id, "rule": COLOURED}
     return Tables(everything, judgments, curves, summary, tokens, missing)
 
@@ -203,9 +204,11 @@ def _counts(
     }
 
 
-def _colours(assembly: Assembly) -> TokenColours:
-    readers = (BASE, *assembly.plan.adapters)
-    arrays = {reader: assembly.shards.arrays(Unit("tokens", reader)) for reader in readers}
-    labels = json.loads(arrays[BASE]["labels"].tobytes().decode("utf-8"))
+def colours(
+    shards: Shards, readers: Sequence[str], layers: Sequence[int], emotions: Sequence[str]
+) -> TokenColours:
+    """The coloured transcript as each reader read it, from its finished shards."""
+    arrays = {reader: shards.arrays(Unit("tokens", reader)) for reader in readers}
+    labels = json.loads(arrays[readers[0]]["labels"].tobytes().decode("utf-8"))
     z: dict[str, NDArray[Any]] = {reader: a["z"] for reader, a in arrays.items()}
-    return TokenColours(**labels, layers=assembly.axes.layers, emotions=assembly.axes.rows, z=z)
+    return TokenColours(**labels, layers=layers, emotions=emotions, z=z)

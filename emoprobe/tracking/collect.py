@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from emoprobe.activations.reduce import SpanReadout, TokenReadout
-from emoprobe.activations.slots import SPAN_PARTS, Slots, TokenSlots
+from emoprobe.activations.reduce import SpanReadout
+from emoprobe.activations.slots import SPAN_PARTS, Slots
 from emoprobe.generation.likelihood import ReplyLikelihood
 from emoprobe.generation.live import rollout_batch
 from emoprobe.generation.plan import Conversation
@@ -26,8 +26,8 @@ from emoprobe.generation.replay import replay_batch
 from emoprobe.model.hooked import HookedModel
 from emoprobe.probing import fit
 from emoprobe.probing.probeset import ProbeSet, negative
+from emoprobe.readout import token_labels, token_z
 from emoprobe.records import Judgment, Part, Transcript
-from emoprobe.tracking import colours
 from emoprobe.tracking.assemble import Assembly, typical
 from emoprobe.tracking.plan import BASE, Plan, Unit
 from emoprobe.tracking.settings import Settings
@@ -114,18 +114,11 @@ class Collector:
     def tokens(self, unit: Unit) -> None:
         """Every token of the one transcript that the report colours."""
         transcript = typical(Assembly(self.settings, self.plan, self.shards))
-        slots = TokenSlots([transcript])
-        weights = torch.from_numpy(self._weights())
-        readout = TokenReadout(weights, self.settings.layers, len(slots))
-        replay_batch(self.model, [transcript], readout, slots)
-        raw = readout.scores().numpy()
-        labels = colours.labels(transcript, self.model.tokenizer)
-        z = np.full((len(raw), len(self.settings.layers), len(self.settings.emotions) + 1), np.nan)
-        for at, part in colours.parts(transcript):
-            z[at] = self._z(raw[at], part)
+        settings = self.settings
+        labels = token_labels(self.model.tokenizer, transcript)
         self.shards.keep(
             unit,
-            z=np.moveaxis(z, 0, -1).astype(np.float32),
+            z=token_z(self.model, transcript, self.probes, settings.layers, settings.emotions),
             labels=np.frombuffer(json.dumps(labels).encode("utf-8"), dtype=np.uint8),
         )
 
