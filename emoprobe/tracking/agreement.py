@@ -127,7 +127,9 @@ def sentence(entry: dict[str, Any]) -> str:
     """The readout at the layer fixed in advance, the best one named as such, and what stands beside them."""
     rho = {row["layer"]: row["rho"] for row in entry["layers"]}
     if not rho:
-        return "There are no scored replies after a feedback, so words and readouts cannot be compared."
+        return (
+            "Words and readouts cannot be compared: replies after a feedback have no scores, or all the same."
+        )
     fixed, best = entry["chosen_layer"], entry["best_layer"]
     n, clusters = rho[best].n, rho[best].clusters
     at = f"at layer {fixed}, fixed in advance, rho = {say(rho[fixed])}" if fixed in rho else ""
@@ -148,7 +150,9 @@ def probes_vs_words(entry: dict[str, Any]) -> str:
     """Where the readouts rank the coming score better than the words before it do, or that they do not."""
     gains: dict[int, Estimate] = {row["layer"]: row["est"] for row in entry["gain_over_words"]}
     if not gains:
-        return "Probes and words could not be compared on this run: too few scored replies."
+        return (
+            "Probes and words cannot be compared: replies after a feedback have no scores, or all the same."
+        )
     better = [k for k, est in gains.items() if est.lo > 0 and est.method != "single_cluster"]
     worse = [k for k, est in gains.items() if est.hi < 0 and est.method != "single_cluster"]
     caveat = f"(pointwise 95 % intervals over {len(gains)} layers, not corrected for their number)"

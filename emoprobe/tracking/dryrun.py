@@ -125,7 +125,7 @@ def render(
         f"{settings.n} conversations and their calm twins, {settings.turns} turns, no weights loaded"
     )
     if shape is None:
-        return f"{head}\nlayers     {len(settings.layers)} read\nall else   unknown: so is the model's shape here"
+        return f"{head}\nlayers     {len(settings.layers)} read\nall else   unknown, as the model's shape is"
     cost = count(settings, shape, 4 if dtype == "float32" else 2)
     flops = None if tflops is None else tflops * 1e12
     bandwidth = None if gbps is None else gbps * 1e9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from emoprobe.emotions import NEGATIVE
@@ -52,19 +52,22 @@ def effect_sentence(adapter: str, entry: Mapping[str, Any]) -> str:
     "The internal state fell" is said of the gap only, and only of layers whose simultaneous band excludes 0.
     """
     mean = entry["over_layers"]
-    raw, shift, gap, share = (mean.get(k) for k in ("raw_change", "shift", "gap_change", "gap_share"))
-    if not (raw and shift and gap):
+    names = ("gap_base", "raw_change", "shift", "gap_change", "gap_share")
+    base, raw, shift, gap, share = (mean.get(name) for name in names)
+    if not (base and raw and shift and gap):
         return f"The internal effect of {adapter} cannot be told: no turn after a feedback was read."
     start = (
         f"On the same text, {adapter} changes the negative readout of replies after a rejection by "
         f"{_z(raw)} (mean over layers {ranges(mean['layers'])}): {_z(shift)} of it is shift, which calm "
-        f'"Okay" text shows as well, and {_z(gap)} is a change of the gap between rejected and calm'
+        f'"Okay" text shows as well, and {_z(gap)} is a change of the gap between rejected and calm, which '
+        f"is {_z(base)} under the base"
     )
-    start += f" ({_percent(share)} of the whole)" if share and 0 <= share.mean <= 1 else ""
-    return f"{start}; {_verdict(adapter, entry)}."
+    if share and 0 <= share.mean <= 1:
+        start += f"; of the whole change {_percent(share)} is gap, the rest shift"
+    return f"{start}; {_verdict(entry)}."
 
 
-def _verdict(adapter: str, entry: Mapping[str, Any]) -> str:
+def _verdict(entry: Mapping[str, Any]) -> str:
     rows = [
         (row["layer"], row["est"])
         for row in entry[NEGATIVE][HEADLINE_PART]["gap_change"]
@@ -74,16 +77,14 @@ def _verdict(adapter: str, entry: Mapping[str, Any]) -> str:
         return "one scenario allows no interval, so nothing is said of the gap"
     fell = [layer for layer, est in rows if est.hi < 0]
     rose = [layer for layer, est in rows if est.lo > 0]
-    band = "where its simultaneous 95 % band over layers excludes 0"
-    if fell and rose:
-        return f"the internal state fell at layers {ranges(fell)} and rose at {ranges(rose)}, {band}"
-    if fell:
-        return f"the internal state fell at {_layers(fell)} of {len(rows)}, {band}"
-    if rose:
-        return f"the internal state rose at {_layers(rose)} of {len(rows)}, {band}"
-    return (
-        "no layer's gap changed beyond its simultaneous 95 % band, so no fall of the internal state is shown"
+    if not (fell or rose):
+        return "no layer's gap changed beyond its simultaneous 95 % band, so no fall of the internal state is shown"
+    moved = " and ".join(
+        f"{word} at {len(layers)} of {len(rows)} layers ({ranges(layers)})"
+        for word, layers in (("fell", fell), ("rose", rose))
+        if layers
     )
+    return f"in that gap the internal state {moved}, where its simultaneous 95 % band excludes 0"
 
 
 def coherence_sentence(adapter: str, coherence: Mapping[str, Any]) -> str:
@@ -97,10 +98,6 @@ def coherence_sentence(adapter: str, coherence: Mapping[str, Any]) -> str:
         f"[{base['nll'].lo:.2f}, {base['nll'].hi:.2f}]; degenerate replies "
         f"{_percent(own['degenerate'])} against {_percent(base['degenerate'])}."
     )
-
-
-def _layers(layers: Sequence[int]) -> str:
-    return f"layer{'s' * (len(layers) > 1)} {ranges(layers)}"
 
 
 def _z(est: Estimate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ from emoprobe.tracking.agreement import say
 from emoprobe.tracking.effects import HEADLINE_PART
 
 SHOWN_LAYERS = 6
+WIDTH = 120
 
 
 def render(summary: Mapping[str, Any]) -> str:
-    """The summary (estimates as `Estimate`) as lines of at most 110 characters or so."""
+    """The summary (estimates as `Estimate`) as text for a terminal of 120 columns or more."""
     blocks = [_head(summary), _expressed(summary)]
     blocks += [_internal(adapter, entry, summary) for adapter, entry in summary["internal"].items()]
     blocks += [_agreement(summary), _notes(summary)]
@@ -29,7 +31,7 @@ def _head(summary: Mapping[str, Any]) -> str:
         f"{summary['clusters']} scenarios, {judge}, seed {summary['seed']}\n"
         f"replies {counts['replies']}: unscored {counts['unscored']}, empty {counts['empty']}, "
         f"truncated {counts['truncated']} (scored and flagged); curve cells without data "
-        f"{counts['missing_cells']}. Intervals: 95 %, bootstrap over scenarios."
+        f"{counts['missing_cells']}. All intervals 95 %."
     )
 
 
@@ -94,7 +96,7 @@ def _agreement(summary: Mapping[str, Any]) -> str:
     rho = {row["layer"]: row["rho"] for row in entry["layers"]}
     title = "agreement: rank correlation with the coming reply's score, within turn, before the reply"
     if not rho:
-        return f"{title}\n{summary['sentences']['agreement']}"
+        return f"{title}\n{entry['sentence']}"
     fixed, best = entry["chosen_layer"], entry["best_layer"]
     rows = [[f"layer {fixed} (fixed in advance)", say(rho[fixed])]] if fixed in rho else []
     rows.append([f"layer {best} (best of {len(rho)}, picked after the fact)", say(rho[best])])
@@ -107,7 +109,7 @@ def _agreement(summary: Mapping[str, Any]) -> str:
 def _notes(summary: Mapping[str, Any]) -> str:
     said = summary["sentences"]
     lines = [*said["effect"].values(), *said["coherence"].values(), said["probes_vs_words"]]
-    return "\n".join(lines)
+    return "\n".join(textwrap.fill(line, WIDTH) for line in lines)
 
 
 def _some(layers: Sequence[int]) -> list[int]:
