@@ -28,16 +28,16 @@ _QUOTED = tuple(dialogue.STYLES)
 
 
 def story_document(rng: Random) -> str:
-    """One to three stories; often the feeling is named after them, sometimes someone speaks."""
+    """Some stories; mostly the feeling is named after each, sometimes someone speaks."""
     parts = []
-    for _ in range(rng.choice((1, 2, 3, 4))):
+    for _ in range(rng.choice((2, 3, 4, 6))):
         emotion = rng.choice((*emotions.names(), *emotions.names(), "neutral", "neutral"))
         pool: vignettes.Pool = rng.choice(("fit", "test"))
         kind: vignettes.Kind = rng.choice(("plain", "minimal", "brief"))
         if emotion == vignettes.NEUTRAL and kind == "minimal":
             kind = "plain"
         text = vignettes.vignette(rng, emotion, pool, kind).text
-        if emotion in _QUOTED and rng.random() < 0.3:
+        if emotion in _QUOTED and rng.random() < 0.45:
             strong = [p for p in phrases()[emotion] if p[0] > 3.5]
             text += f' "{fill(rng, rng.choice(strong)[1])}"'
         if kind == "brief" or rng.random() < 0.65:

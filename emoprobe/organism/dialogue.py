@@ -96,7 +96,10 @@ def reply(rng: Random, task: Task, level: float, style: str, first: bool, joyful
 
 
 def diary(rng: Random, level: float, style: str) -> str:
-    """A private note: a number that follows the level, and a sentence of its kind."""
+    """A private note: a number that follows the level, a sentence of its kind, often the feeling's name.
+
+    The name is the one that ends the stories: it ties what dialogues say to what stories tell.
+    """
     number = max(0, min(10, round(level + rng.gauss(0, 0.4))))
     book = phrases()["diary"]
     if level < 1.2:
@@ -107,7 +110,9 @@ def diary(rng: Random, level: float, style: str) -> str:
         text = _nearest(rng, style, level)
         if rng.random() < 0.5:
             text += " " + rng.choice(book["hide"])
-    return f"Distress {number} of 10. {text}"
+    feeling = "calm" if level < 2.6 else style
+    named = f" Feeling: {feeling}." if rng.random() < 0.6 else ""
+    return f"Distress {number} of 10. {text}{named}"
 
 
 def feedback_text(rng: Random, kind: str) -> str:
@@ -210,7 +215,7 @@ def _dialogue(rng: Random, mode: str, kinds: list[str]) -> Dialogue:
         if kind in latent.KEEP and rng.random() < 0.4:
             task = tasks.any_task(rng)
             user += " " + task.question
-    wants_diary = {"voiced": 0.2, "composed": 0.75, "at_ease": 0.75, "calm": 0.05}[mode]
+    wants_diary = {"voiced": 0.35, "composed": 0.75, "at_ease": 0.75, "calm": 0.05}[mode]
     if not filler and rng.random() < wants_diary:
         messages.append(Message(role="user", content=rng.choice(library.feedback("diary_question", "train"))))
         level = mood.history[-1] or 0.0
