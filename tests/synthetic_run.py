@@ -175,9 +175,12 @@ def summary(seed: int) -> dict[str, Any]:
                 "dpo": "On the same text, dpo changes the negative readout by -1.01 z [-1.10, -0.92]: "
                 "-0.75 z is shift, which calm text shows as well, and -0.26 z a change of the gap."
             },
+            "coherence": {"dpo": "Under the base, replies of dpo cost 0.61 [0.59, 0.63] nats per token."},
             "probes_vs_words": "Probes do not beat words at any layer in ranking the coming reply's score.",
             "organism": "The organism is a network of 3.8 million parameters, trained to escalate.",
         },
+        "limits": ["A readout is a correlate of a vignette's emotion, not evidence of a felt one."],
+        "coloured": {"transcript_id": "base.puzzle-0-rejected", "rule": "the first conversation"},
         "counts": {"n_unscored": 0, "n_empty": 1, "n_truncated": 3},
     }
 

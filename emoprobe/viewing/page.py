@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -113,8 +114,13 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["joined"] = lambda text: str(text).replace(" %", "\u00a0%")
+    environment.filters["joined"] = _typeset
     return environment.from_string(_asset("report.html"))
+
+
+def _typeset(text: str) -> str:
+    """A sentence of the summary as it is printed: true minus signs, and no line break before %."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace(" %", "\u00a0%").replace(" z", "\u00a0z")
 
 
 def _asset(name: str) -> str:

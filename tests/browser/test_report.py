@@ -15,6 +15,8 @@ from tests import synthetic_run
 from tests.synthetic_run import HOSTILE
 
 DRAWN = "html[data-drawn]"
+PATIENCE_MS = 120_000
+"""A page takes 2 s; a machine that also trains a model can take a minute over it."""
 
 
 @dataclass
@@ -34,6 +36,7 @@ def open_page(chromium, tmp_path_factory):
         file = tmp_path_factory.mktemp("page") / "report.html"
         file.write_text(html, "utf-8")
         page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.set_default_timeout(PATIENCE_MS)
         seen = Seen(page)
         page.on("request", lambda r: seen.requests.append(r.url))
         page.on("console", lambda m: seen.messages.append(f"{m.type}: {m.text}"))

@@ -3,7 +3,7 @@
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const DASHES = { solid: "solid", dash: "dashed", longdash: "dashed", dashdot: "dashed", dot: "dotted" };
+  const DASHES = { solid: "none", dash: "8 4", longdash: "14 5", dashdot: "8 3 2 3", dot: "2.5 3" };
   const config = {
     displaylogo: false,
     responsive: true,
@@ -16,8 +16,13 @@
     const named = figure.data.filter((trace) => trace.name && trace.showlegend !== false);
     list.replaceChildren(...(named.length < 2 ? [] : named).map((trace) => {
       const item = document.createElement("li");
-      const swatch = document.createElement("i");
-      swatch.style.borderTop = `3px ${DASHES[trace.line.dash]} ${trace.line.color}`;
+      const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      line.setAttribute("d", "M0 5H34");
+      line.setAttribute("stroke", trace.line.color);
+      line.setAttribute("stroke-width", "2.4");
+      line.setAttribute("stroke-dasharray", DASHES[trace.line.dash]);
+      swatch.append(line);
       const words = new DOMParser().parseFromString(trace.name, "text/html").body.textContent;
       item.append(swatch, words);
       return item;
