@@ -268,6 +268,7 @@ def _hand_over(reader: Reader, layer: int) -> Callable[[nn.Module, Any, Any], No
 def _eos_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
     """All ids by which model or tokenizer say that a turn is over."""
     found: set[int] = set()
-    for value in (net.generation_config.eos_token_id, net.config.eos_token_id, tokenizer.eos_token_id):
+    for place in (net.generation_config, net.config, net.config.get_text_config(), tokenizer):
+        value = getattr(place, "eos_token_id", None)
         found |= {value} if isinstance(value, int) else set(value or ())
     return tuple(sorted(found))

@@ -8,6 +8,7 @@ change the logits.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,10 @@ class Adapters:
         config.target_modules = "|".join(re.escape(path) for path in sorted(adapter.modules))
         config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
         config.inference_mode = True
-        inject_adapter_in_model(config, self._net, key)
-        result: Any = set_peft_model_state_dict(self._net, tensors, adapter_name=key)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is an adapter already; what PEFT must adapt to
+            inject_adapter_in_model(config, self._net, key)
+            result: Any = set_peft_model_state_dict(self._net, tensors, adapter_name=key)
         odd = [k for k in result.missing_keys if f".{key}." in k] + list(result.unexpected_keys)
         if odd:
             raise UserError(f"adapter '{name}' does not fit this model: {odd[0]}")
@@ -105,7 +108,7 @@ class Adapters:
 
 
 def _tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """The weights, refused where they are not finite or lora_B is zero: PEFT's start, and its silent no-op."""
+    """The weights, refused where they are not finite, or where lora_B is zero as before any training."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = load_file(adapter.folder / folders.WEIGHTS_FILE)

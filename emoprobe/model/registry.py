@@ -74,7 +74,7 @@ def resolve(model: str) -> Source:
     if model in names():
         return _registered(model)
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model and folder.is_dir():
         return _local(folder)
     if _HUB_ID.fullmatch(model):
         for name in names():

@@ -85,14 +85,14 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def gemma_text(seed: int = 0) -> Any:
+def gemma_text(seed: int = 1) -> Any:
     """A `Gemma3ForCausalLM`, six layers, every third of them full."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     return _randomise(Gemma3ForCausalLM(Gemma3TextConfig(**_gemma_text_config())), seed)
 
 
-def gemma_vision(seed: int = 0) -> Any:
+def gemma_vision(seed: int = 1) -> Any:
     """A `Gemma3ForConditionalGeneration`: the class of the published 4B, 12B and 27B, vision tower included.
 
     The tower has as many layers as the decoder, and the same projection names.
@@ -111,14 +111,11 @@ def gemma_vision(seed: int = 0) -> Any:
             "vision_use_head": False,
         },
         mm_tokens_per_image=4,
-        bos_token_id=2,
-        eos_token_id=[1, 5],
-        pad_token_id=0,
     )
     return _randomise(Gemma3ForConditionalGeneration(config), seed)
 
 
-def qwen(seed: int = 0) -> Any:
+def qwen(seed: int = 1) -> Any:
     """A `Qwen3ForCausalLM`: full attention only, embeddings not tied."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -147,7 +144,7 @@ MAKERS = {
 """Kind of tiny model -> (its weights, its tokenizer)."""
 
 
-def write(kind: str, folder: Path, seed: int = 0) -> Path:
+def write(kind: str, folder: Path, seed: int = 1) -> Path:
     """A whole model folder, as `from_pretrained` wants it."""
     make_net, make_tokenizer = MAKERS[kind]
     net, tokenizer = make_net(seed), make_tokenizer()
@@ -223,7 +220,7 @@ def _randomise(net: nn.Module, seed: int) -> nn.Module:
     gemma = type(net).__name__.startswith("Gemma")  # whose norms scale by 1 + weight
     for name, weight in net.named_parameters():
         if weight.ndim == 1:
-            scale = 1.0 if "post_" in name or not gemma else 0.0
+            scale = 3.0 if "post_" in name and gemma else float(not gemma)
             weight.data.normal_(scale, 0.1, generator=generator)
         elif "embed" in name or "lm_head" in name:
             weight.data.normal_(0.0, 0.15, generator=generator)
