@@ -58,7 +58,7 @@ def rollout_batch(
     if not conversations:
         return []
     chat = Chat(model.tokenizer, model.name)
-    batch = _Batch(model, chat, conversations, sampling, seed, slots, counts)
+    batch = _Batch(model, chat, conversations, sampling, seed, reducer, slots, counts)
     with out_of_memory():
         if reducer is None:
             batch.play()
@@ -97,10 +97,12 @@ class _Batch:
         conversations: Sequence[Conversation],
         sampling: Sampling,
         seed: int,
+        reducer: Reducer | None,
         slots: Slots | None,
         counts: ForwardCounts | None,
     ) -> None:
-        self.model, self.chat, self.sampling, self.seed, self.slots = model, chat, sampling, seed, slots
+        self.model, self.chat, self.sampling, self.seed = model, chat, sampling, seed
+        self.reducer, self.slots = reducer, slots
         self.rows = [_Row(c) for c in conversations]
         self.session = RaggedSession(model, len(self.rows), counts)
         self.ends = np.array(sorted({*model.eos_ids, chat.end_of_turn}), dtype=np.int64)
@@ -170,7 +172,10 @@ class _Batch:
         logits = logits[torch.from_numpy(rows).to(logits.device)]
         for k in range(limit):
             token = choose(logits, uniform[:, k], self.sampling.temperature, self.sampling.top_p)
-            made[at, k] = self._to_host(token, logits)
+            # the one wait for the device per step
+            chosen = torch.stack([token.double(), logits.gather(-1, token[:, None])[:, 0].double()]).cpu()
+            made[at, k] = chosen[0].numpy().astype(np.int64)
+            self._check(chosen[1].isfinite().numpy() | ~alive, rows[at], turn)
             length[at[alive]] = k + 1
             alive &= ~np.isin(made[at, k], self.ends)
             if k + 1 == limit or not alive.any():
@@ -198,13 +203,14 @@ class _Batch:
         row.messages.append(Message(role="assistant", content=self.chat.decode(content)))
         row.stops.append("length" if not ended else "end_of_turn" if content else "empty")
 
-    def _to_host(self, token: Tensor, logits: Tensor) -> NDArray[np.int64]:
-        """The chosen ids: the one wait for the device per step. Their logits vouch for the whole row."""
-        chosen = logits.gather(-1, token[:, None])[:, 0]
-        both = torch.stack([token.double(), chosen.double()]).cpu().numpy()
-        if not np.isfinite(both[1]).all():
-            raise RunError("NaN or infinite logits while generating; try another --dtype")
-        return both[0].astype(np.int64)
+    def _check(self, finite: NDArray[np.bool_], rows: NDArray[np.int64], turn: int) -> None:
+        """Raise RunError unless all rows are finite: the logit of the chosen token vouches for its row."""
+        if finite.all():
+            return
+        if self.reducer is not None and self.slots is not None:
+            check_finite(self.reducer, self.slots)  # can say in which layer it began
+        name = self.rows[rows[np.flatnonzero(~finite)[0]]].conversation.id
+        raise RunError(f"NaN or infinite logits in transcript {name}, turn {turn}; try another --dtype")
 
     def _noise(self, turn: int, rows: NDArray[np.int64]) -> Tensor:
         """float64[row, token] on the model's device."""
