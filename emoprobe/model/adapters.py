@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from emoprobe.errors import UserError, near
@@ -90,7 +90,7 @@ def describe(folder: Path, name: str | None = None) -> Adapter:
         name=name,
         path=_portable(folder),
         sha256=hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
-        base=str(card.get("base") or config.get("base_model_name_or_path") or "unknown"),
+        base=_base(card.get("base") or config.get("base_model_name_or_path")),
         layers=layers,
         modules=tuple(sorted({module.rpartition(".")[2] for _, _, module in places})),
         n_adapted=len(modules),
@@ -218,6 +218,12 @@ def _registered_as(base: str) -> str | None:
         if base.lower() in (name, registry.hub_id(name)):
             return name
     return None
+
+
+def _base(named: Any) -> str:
+    """The base as an adapter names it; of an absolute path its last part: where it lay tells no one."""
+    text = str(named or "unknown")
+    return PurePath(text).name if PurePath(text).is_absolute() else text
 
 
 def _portable(folder: Path) -> str:
