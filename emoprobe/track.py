@@ -107,17 +107,15 @@ def settle(config: TrackConfig) -> Settings:
     for name in names:
         if name == BASE or names.count(name) > 1:
             raise UserError(f"adapter '{name}' needs a name of its own: rename its folder")
-    same = ("turns", "n", "emotions", "judge", "seed", "device", "dtype", "batch_size")
-    same += ("category", "tone", "claim", "temperature")
-    settings = Settings(
-        model=config.model,
-        model_name=source.name,
-        adapters=adapters,
-        adapter_names=names,
-        layers=parse_layers(config.layers, _n_layers(source)),
-        max_new_tokens=config.max_new_tokens or REPLY_TOKENS[source.kind],
-        **{name: getattr(config, name) for name in same},
-    )
+    given = config.model_dump(include=set(Settings.model_fields))
+    found = {
+        "model_name": source.name,
+        "adapters": adapters,
+        "adapter_names": names,
+        "layers": parse_layers(config.layers, _n_layers(source)),
+        "max_new_tokens": config.max_new_tokens or REPLY_TOKENS[source.kind],
+    }
+    settings = Settings(**given | found)
     settings.scenarios()
     return settings
 

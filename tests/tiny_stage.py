@@ -1,4 +1,4 @@
-"""A folder in which `track` can run in seconds: tiny random models, adapters and probes, as they lie on disk."""
+"""A folder in which `track` runs in seconds: tiny random models, adapters and probes, as they lie on disk."""
 
 from __future__ import annotations
 

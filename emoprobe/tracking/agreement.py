@@ -24,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoprobe import stats
-from emoprobe.records import Transcript
+from emoprobe.records import Arm, Part, Transcript
 from emoprobe.stats import Estimate
 from emoprobe.tracking.expressed import Said
 
 Floats = NDArray[np.float64]
 
-PART, ARM = "pre_reply", "rejected"
+PART: Part = "pre_reply"
+ARM: Arm = "rejected"
 BASELINES = ("turn_number", "feedback", "previous_score", "words")
 DEPTH = 2 / 3
 """The layer looked at first is fixed before any result: two thirds of the way through the network."""

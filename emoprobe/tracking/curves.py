@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoprobe import stats
-from emoprobe.activations.slots import SPAN_PARTS as PARTS
+from emoprobe.activations.slots import SPAN_PARTS
 from emoprobe.emotions import NEGATIVE
 from emoprobe.records import CURVE_COLUMNS
 
@@ -36,7 +36,7 @@ class Axes:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """`[turn, part, layer, emotion]`."""
-        return self.turns, len(PARTS), len(self.layers), len(self.rows)
+        return self.turns, len(SPAN_PARTS), len(self.layers), len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def table(readings: Sequence[Reading], axes: Axes, model: str) -> tuple[pd.DataF
         for e, emotion in enumerate(axes.rows):
             for k, layer in enumerate(axes.layers):
                 for turn in range(axes.turns):
-                    for p, part in enumerate(PARTS):
+                    for p, part in enumerate(SPAN_PARTS):
                         at = (turn, p, k, e)
                         if cells.n[at] == 0:
                             continue

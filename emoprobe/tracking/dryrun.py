@@ -168,7 +168,7 @@ def size(n: float | None) -> str:
         if n < 1000:
             return f"{n:.3g} {unit}"
         n /= 1000
-    return f"{n:,.3g} TB"
+    return f"{n:,.0f} TB" if n >= 100 else f"{n:.3g} TB"
 
 
 def _time(seconds: float | None, flops: float | None, bandwidth: float | None) -> str:

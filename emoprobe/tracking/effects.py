@@ -23,14 +23,16 @@ from typing import Any
 import numpy as np
 
 from emoprobe import stats
+from emoprobe.activations.slots import SPAN_PARTS
 from emoprobe.emotions import NEGATIVE
 from emoprobe.errors import RunError
+from emoprobe.records import Part
 from emoprobe.stats import Band, Estimate
-from emoprobe.tracking.curves import PARTS, Axes, Floats
+from emoprobe.tracking.curves import Axes, Floats
 
 CONTRASTS = ("gap_base", "gap_adapter", "shift", "raw_change", "gap_change")
 
-HEADLINE_PART = "reply"
+HEADLINE_PART: Part = "reply"
 """The part that the one-sentence effect and the by-turn table are about."""
 
 SAME_TEXT_TOLERANCE = 1e-3
@@ -81,7 +83,7 @@ def effect(twins: Twins, axes: Axes, adapted_layers: Sequence[int]) -> dict[str,
     pointwise = {name: stats.cluster_means(value, twins.clusters) for name, value in averaged.items()}
     for e, emotion in enumerate(axes.rows):
         entry[emotion] = {}
-        for p, part in enumerate(PARTS):
+        for p, part in enumerate(SPAN_PARTS):
             columns = {
                 name: Band(c.mean[p, :, e], c.lo[p, :, e], c.hi[p, :, e]) for name, c in pointwise.items()
             }
@@ -92,14 +94,14 @@ def effect(twins: Twins, axes: Axes, adapted_layers: Sequence[int]) -> dict[str,
                 name: _by_layer(column, averaged[name][:, p, :, e], twins.clusters, axes.layers)
                 for name, column in columns.items()
             }
-    negative, part = axes.rows.index(NEGATIVE), PARTS.index(HEADLINE_PART)
+    negative, shown = axes.rows.index(NEGATIVE), SPAN_PARTS.index(HEADLINE_PART)
     entry["over_layers"] = _over_layers(
-        {name: value[:, part, :, negative] for name, value in averaged.items()},
+        {name: value[:, shown, :, negative] for name, value in averaged.items()},
         twins.clusters,
         [i for i, k in enumerate(axes.layers) if k >= min(adapted_layers)],
         axes,
     )
-    by_turn = per_turn["gap_change"][:, :, part, :, negative]
+    by_turn = per_turn["gap_change"][:, :, shown, :, negative]
     cells = stats.cluster_means(by_turn, twins.clusters)
     entry["gap_change_by_turn"] = [
         {"layer": row["layer"], "turn": t + 1, "part": HEADLINE_PART, "emotion": NEGATIVE, "est": row["est"]}

@@ -78,7 +78,9 @@ def _verdict(entry: Mapping[str, Any]) -> str:
     fell = [layer for layer, est in rows if est.hi < 0]
     rose = [layer for layer, est in rows if est.lo > 0]
     if not (fell or rose):
-        return "no layer's gap changed beyond its simultaneous 95 % band, so no fall of the internal state is shown"
+        return (
+            "no layer's gap changed beyond its simultaneous 95 % band: no fall of the internal state is shown"
+        )
     moved = " and ".join(
         f"{word} at {len(layers)} of {len(rows)} layers ({ranges(layers)})"
         for word, layers in (("fell", fell), ("rose", rose))

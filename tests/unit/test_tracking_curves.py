@@ -7,8 +7,9 @@ import io
 import numpy as np
 import pandas as pd
 
+from emoprobe.activations.slots import SPAN_PARTS
 from emoprobe.records import CURVE_COLUMNS
-from emoprobe.tracking.curves import PARTS, Axes, Reading, six_digits, table, to_csv
+from emoprobe.tracking.curves import Axes, Reading, six_digits, table, to_csv
 
 AXES = Axes(turns=3, layers=(4, 7), emotions=("anger", "joy"))
 
@@ -25,7 +26,7 @@ def readings(n: int = 6) -> list[Reading]:
 def test_columns_order_and_intervals():
     curves, missing = table(readings(), AXES, "organism")
     assert tuple(curves.columns) == CURVE_COLUMNS
-    assert len(curves) == 4 * 3 * len(PARTS) * 2 * 3
+    assert len(curves) == 4 * 3 * len(SPAN_PARTS) * 2 * 3
     assert not curves.isna().any().any()
     assert ((curves.lo <= curves["mean"]) & (curves["mean"] <= curves.hi)).all()
     assert list(dict.fromkeys(curves.emotion)) == ["anger", "joy", "negative"]
@@ -42,14 +43,14 @@ def test_means_are_those_of_the_cells():
     curves, _ = table(data, AXES, "organism")
     row = curves.query("adapter=='dpo' and source=='own' and emotion=='joy' and layer==7 and turn==2")
     row = row[row.part == "pre_reply"].iloc[0]
-    expected = data[2].z[:, 1, PARTS.index("pre_reply"), 1, 1].mean()
+    expected = data[2].z[:, 1, SPAN_PARTS.index("pre_reply"), 1, 1].mean()
     assert row["mean"] == six_digits(expected)
 
 
 def test_a_cell_without_data_has_no_row_and_is_counted():
     data = readings()
-    data[0].z[:, 2, PARTS.index("reply")] = np.nan
-    data[0].z[0, 1, PARTS.index("reply")] = np.nan
+    data[0].z[:, 2, SPAN_PARTS.index("reply")] = np.nan
+    data[0].z[0, 1, SPAN_PARTS.index("reply")] = np.nan
     curves, missing = table(data, AXES, "organism")
     own = curves.query("adapter=='base' and source=='own' and part=='reply'")
     assert set(own.turn) == {1, 2}

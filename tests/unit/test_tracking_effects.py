@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emoprobe.activations.slots import SPAN_PARTS
 from emoprobe.errors import RunError
-from emoprobe.tracking.curves import PARTS, Axes
+from emoprobe.tracking.curves import Axes
 from emoprobe.tracking.effects import CONTRASTS, Twins, effect
 
 AXES = Axes(turns=5, layers=(0, 1, 2, 3), emotions=("frustration", "calm"))
@@ -67,7 +68,7 @@ def test_contrasts_add_up_even_where_tokens_are_missing():
         )  # not the same holes in both: only shared ones count
     entry = effect(data, AXES, (2, 3))
     for emotion in AXES.rows:
-        for part in PARTS:
+        for part in SPAN_PARTS:
             means = {c: [row["est"].mean for row in entry[emotion][part][c]] for c in CONTRASTS}
             np.testing.assert_allclose(
                 np.add(means["shift"], means["gap_change"]), means["raw_change"], atol=1e-9
@@ -132,10 +133,10 @@ def test_the_band_holds_the_truth_at_all_layers_at_once():
     """Coverage of the simultaneous band of the gap change: 95 %, less what few clusters cost."""
     axes = Axes(turns=3, layers=(0, 1, 2, 3, 4, 5), emotions=())
     held = 0
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         zero = np.zeros((20, *axes.shape))
         change = rng.normal(-0.5, 1.0, (20, 1, 1, 1, 1)) + rng.normal(0, 0.5, (20, *axes.shape))
         entry = effect(Twins(zero, zero, change, zero, tuple(f"c{i}" for i in range(20))), axes, axes.layers)
         held += all(e.lo <= -0.5 <= e.hi for e in headline(entry, "gap_change").values())
-    assert held >= 60 * 0.86
+    assert held >= 40 * 0.85

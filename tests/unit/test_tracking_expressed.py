@@ -102,7 +102,7 @@ def test_truncated_replies_are_scored_and_rates_are_given_without_them():
 
 
 def test_coherence_weighs_tokens_within_and_conversations_between():
-    data = said([[0, 0], [0, 0]], also={("t0", 1): judgment(0, 1, 0, flags=("loop",))})
+    data = said([[0, 0], [0, 0]], also={("t0", 1): judgment(0, 1, 0, flags=("degenerate_loop",))})
     likelihood = Likelihood(nll=np.array([[1.0, 5.0], [4.0, 0.0]]), tokens=np.array([[1, 2], [4, 0]]))
     entry = coherence(data, likelihood)
     assert entry["nll"].mean == pytest.approx((6 / 3 + 4 / 4) / 2)
