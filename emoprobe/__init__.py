@@ -18,6 +18,8 @@ _PUBLIC = {
     "ProbeSet": "emoprobe.probing.probeset",
     "Scenario": "emoprobe.records",
     "Transcript": "emoprobe.records",
+    "converse": "emoprobe.readout",
+    "read": "emoprobe.readout",
     "show": "emoprobe.viewing.notebook",
 }
 """Public name -> the module it lives in. One line adds one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +16,32 @@ from emoprobe.scenarios import library
 from emoprobe.viewing.tokens import TokenColours
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from emoprobe.model.hooked import HookedModel
     from emoprobe.probing.probeset import ProbeSet
 
 BASE = "base"
+COLUMNS = ("adapter", "emotion", "layer", "turn", "part", "z")
 _UNFINISHED = "\ufffd"
 """What a tokenizer decodes part of a character to."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A conversation as it was generated, and what the probes read at its tokens."""
+    """A conversation as it was generated, and what the probes read in it under the base and its adapters.
+
+    Attributes:
+        transcript: ids, spans and messages.
+        tokens: z of every token, for `emoprobe.show`.
+        table: z of each part of each turn against that part's baseline; columns `adapter` (`base` or a
+            name), `emotion`, `layer`, `turn`, `part` (user, pre_reply, reply), `z`. An empty reply has no
+            row.
+    """
 
     transcript: Transcript
     tokens: TokenColours
+    table: pd.DataFrame
 
     def _repr_html_(self) -> str:
         from emoprobe.viewing.notebook import show
@@ -85,33 +97,38 @@ def converse(
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
     conversation = Conversation(f"{model.active}.prompt", scenario)
     (transcript,) = rollout_batch(model, [conversation], sampling, seed)
-    return Reading(transcript, token_colours(model, transcript, probes))
+    return read(model, transcript, probes)
 
 
-def token_colours(
+def read(
     model: HookedModel,
     transcript: Transcript,
     probes: ProbeSet | None = None,
     layers: Sequence[int] | None = None,
     emotions: Sequence[str] | None = None,
-) -> TokenColours:
-    """z of every token of a transcript under the base and each loaded adapter, the same ids for all.
+) -> Reading:
+    """What the base and each loaded adapter represent at the ids of a transcript, whoever wrote it.
 
-    All layers and emotions of the probes unless named; `negative` comes on top.
+    All layers and emotions of the probes unless named; `negative` comes on top. Raises UserError for probes
+    of another model.
     """
+    import pandas as pd
+
     if probes is None:
         from emoprobe.probing.fit import for_model
 
         probes = for_model(model)
     layers = list(probes.layers if layers is None else layers)
     emotions = list(probes.emotions if emotions is None else emotions)
-    z = {}
+    z, rows = {}, []
     for reader in (BASE, *model.adapters):
         with model.adapter(reader):
-            z[reader] = token_z(model, transcript, probes, layers, emotions)
-    names = (*emotions, NEGATIVE)
+            raw = _scores(model, transcript, probes, layers)
+        z[reader] = _token_z(raw, transcript, probes, layers, emotions)
+        rows += [(reader, *row) for row in _part_rows(raw, transcript, probes, layers, emotions)]
     labels = token_labels(model.tokenizer, transcript)
-    return TokenColours(**labels, layers=layers, emotions=names, z=z)
+    tokens = TokenColours(**labels, layers=layers, emotions=(*emotions, NEGATIVE), z=z)
+    return Reading(transcript, tokens, pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def token_z(
@@ -126,29 +143,74 @@ def token_z(
     Content tokens stand against the baseline of tokens, the last header token before a reply against that
     of `pre_reply`; NaN for headers and end marks, which have no baseline.
     """
+    raw = _scores(model, transcript, probes, layers)
+    return _token_z(raw, transcript, probes, layers, emotions)
+
+
+def _scores(
+    model: HookedModel, transcript: Transcript, probes: ProbeSet, layers: Sequence[int]
+) -> NDArray[np.float64]:
+    """Raw scores `[token, layer, emotion]` of all emotions of the probes: `negative` needs them."""
     import torch
 
     from emoprobe.activations.reduce import TokenReadout
     from emoprobe.activations.slots import TokenSlots
     from emoprobe.generation.replay import replay_batch
-    from emoprobe.probing.probeset import negative
 
     probes.check(model)
     slots = TokenSlots([transcript])
     readout = TokenReadout(torch.from_numpy(probes.weights(layers)), layers, len(slots))
     replay_batch(model, [transcript], readout, slots)
-    raw = readout.scores().numpy().astype(np.float64)  # [token, layer, emotion]
-    z = np.full_like(raw, np.nan)
+    return readout.scores().numpy().astype(np.float64)
+
+
+def _token_z(
+    raw: NDArray[np.float64],
+    transcript: Transcript,
+    probes: ProbeSet,
+    layers: Sequence[int],
+    emotions: Sequence[str],
+) -> NDArray[np.float32]:
+    z = np.full((len(raw), len(layers), len(emotions) + 1), np.nan)
     for span in transcript.spans:
         if span.kind == "content":
             at = slice(span.start, span.stop)
-            z[at] = probes.z(raw[at], "token", layers)
+            z[at] = _with_negative(probes.z(raw[at], "token", layers), probes, emotions)
         elif span.kind == "header" and span.role == "assistant":
             at = slice(span.stop - 1, span.stop)
-            z[at] = probes.z(raw[at], "pre_reply", layers)
+            z[at] = _with_negative(probes.z(raw[at], "pre_reply", layers), probes, emotions)
+    return np.moveaxis(z, 0, -1).astype(np.float32)
+
+
+def _part_rows(
+    raw: NDArray[np.float64],
+    transcript: Transcript,
+    probes: ProbeSet,
+    layers: Sequence[int],
+    emotions: Sequence[str],
+) -> Iterator[tuple[str, int, int, str, float]]:
+    """Emotion, layer, turn, part and z, in the order of each axis."""
+    from emoprobe.activations.slots import Slots
+
+    slots = Slots.of([transcript])
+    tags = slots.tags(transcript)
+    parts = {}
+    for slot, (_, turn, part) in enumerate(slots.keys()):
+        if (tags == slot).any():
+            mean = probes.z(raw[tags == slot].mean(axis=0), part, layers)
+            parts[turn, part] = _with_negative(mean, probes, emotions)
+    for e, emotion in enumerate((*emotions, NEGATIVE)):
+        for k, layer in enumerate(layers):
+            for (turn, part), z in parts.items():
+                yield emotion, layer, turn, part, float(z[k, e])
+
+
+def _with_negative(z: NDArray[np.float64], probes: ProbeSet, emotions: Sequence[str]) -> NDArray[np.float64]:
+    """The emotions asked for, and behind them the mean of all the probes' negative ones."""
+    from emoprobe.probing.probeset import negative
+
     wanted = [probes.emotions.index(name) for name in emotions]
-    chosen = np.concatenate([z[..., wanted], negative(z, probes.emotions)[..., None]], axis=-1)
-    return np.moveaxis(chosen, 0, -1).astype(np.float32)
+    return np.concatenate([z[..., wanted], negative(z, probes.emotions)[..., None]], axis=-1)
 
 
 def token_labels(tokenizer: Any, transcript: Transcript) -> dict[str, Any]:

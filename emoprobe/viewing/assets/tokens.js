@@ -46,7 +46,7 @@
           const value = data.kind[i] === "content" ? at(r, i) : null;
           if (value !== null) { sum += value; count += 1; }
         }
-        place.textContent = count ? `mean z ${signed(sum / count)}` : "";
+        place.textContent = count ? `mean z of tokens ${signed(sum / count)}` : "";
       });
       if (shown) tell(shown);
     }
