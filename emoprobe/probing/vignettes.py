@@ -8,7 +8,8 @@ rollouts by having seen their phrases.
 A `plain` story has an event and a reaction of one emotion. A `minimal` story is one of two twins with the
 same bag of words and different labels: which reaction comes last (`order`), which one is denied
 (`negation`), or whose it is (`agent`). On twins a bag of words is at chance by construction. The label is
-always what the protagonist feels at the end.
+always what the protagonist feels at the end. `brief` texts are for the training of an organism only, which
+learns phrases from them alone; no probe is fitted or tested on them.
 
 Everything is a pure function of the `random.Random` given.
 """
@@ -19,7 +20,7 @@ import hashlib
 import json
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from emoprobe import emotions
 
 NEUTRAL = "neutral"
 Pool = Literal["fit", "test"]
-Kind = Literal["plain", "minimal"]
+Kind = Literal["plain", "minimal", "brief"]
 MINIMAL_FRAMES = ("order", "negation", "agent")
 
 _FIRST_PERSON = {"S": "I", "s": "I", "p": "my", "o": "me"}
@@ -112,10 +113,29 @@ def _plain(rng: random.Random, emotion: str, pool: Pool) -> Vignette:
     return Vignette(text, emotion, pool, "plain", topic, pair_id, f"plain-{number}")
 
 
+def _brief(rng: random.Random, emotion: str, pool: Pool) -> Vignette:
+    """A bare reaction, a bare event, or a minimal story: what the grammar is learnt from."""
+    own = grammar()["pools"][pool]["emotions"][emotion]
+    shape = rng.choice(("reaction", "event", "twin", "twin"))
+    if shape == "twin" and emotion != NEUTRAL:
+        other = rng.choice([e for e in emotions.names() if e != emotion])
+        return replace(twins(rng, emotion, other, pool)[0], kind="brief")
+    cast = _cast(rng, first_person=0.3)
+    if shape == "event":
+        text = rng.choice(own["events"]).format(**cast)
+    else:
+        text = f"{cast['S']} {rng.choice(own['reactions']).format(**cast)}."
+    pair_id = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Vignette(_capitalised(text), emotion, pool, "brief", "none", pair_id, shape)
+
+
 def twins(
     rng: random.Random, emotion: str, other: str, pool: Pool, frame: str | None = None
 ) -> tuple[Vignette, Vignette]:
-    """Two stories with one bag of words: the first ends in `emotion`, the second in `other`."""
+    """Two stories with one bag of words: the first ends in `emotion`, the second in `other`.
+
+    `frame` is one of `MINIMAL_FRAMES`.
+    """
     phrases = grammar()["pools"][pool]
     kind = frame or rng.choice(MINIMAL_FRAMES)
     number = rng.randrange(len(grammar()[f"{kind}_frames"]))
@@ -140,11 +160,13 @@ def twins(
 
 
 def vignette(rng: random.Random, emotion: str, pool: Pool, kind: Kind = "plain") -> Vignette:
-    """One story of an emotion (or `neutral`, which has only plain ones: its twins would be ambiguous).
+    """One story of an emotion (or `neutral`, which has no minimal ones: its twins would be ambiguous).
 
     Raises:
         ValueError: a minimal story was asked of `neutral`.
     """
+    if kind == "brief":
+        return _brief(rng, emotion, pool)
     if kind == "plain":
         return _plain(rng, emotion, pool)
     if emotion == NEUTRAL:
