@@ -107,6 +107,8 @@ class ModelRef(Record):
 
 
 class Message(Record):
+    """One turn of one side, as text; the ids are the truth."""
+
     role: Literal["user", "assistant"]
     content: str
 

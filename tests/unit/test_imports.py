@@ -35,7 +35,8 @@ def test_track_checks_its_arguments_before_torch(tmp_path):
     ]
     code = (
         "import sys, emoprobe.track\n"
-        f"codes = [emoprobe.track.main([*m, '--out', {str(tmp_path / 'run')!r}]) for m in {mistakes}]\n"
+        f"always = ['--out', {str(tmp_path / 'run')!r}, '--model', 'gemma-3-1b-it']\n"
+        f"codes = [emoprobe.track.main([*always, *mistake]) for mistake in {mistakes}]\n"
         "print(codes, sorted({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules)))"
     )
     done = in_fresh_python(code)
