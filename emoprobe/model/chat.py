@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from emoprobe.errors import UserError
+from emoprobe.model import registry
 from emoprobe.records import Message, Rerender, Span
 
 _USER = "emoprobe-first-question"
@@ -51,7 +52,9 @@ class Chat:
         self.tokenizer = tokenizer
         self.name = name or getattr(tokenizer, "name_or_path", "") or "this tokenizer"
         if not getattr(tokenizer, "chat_template", None):
-            raise UserError(f"{self.name} has no chat template; use an instruction-tuned model")
+            sibling = registry.template_sibling(self.name)
+            mend = f"fetch that of its sibling: hf download {sibling}" if sibling else "use a chat model"
+            raise UserError(f"{self.name} has no chat template; {mend}")
 
     def opening(self, system: str | None, user: str) -> tuple[tuple[int, ...], list[Span]]:
         """Ids and spans of the first user turn, up to where the first reply begins.
@@ -100,9 +103,7 @@ class Chat:
             rendered.insert(0, {"role": "system", "content": system})
         return self.encode(self._text(rendered, generation=False))
 
-    def compare(
-        self, ids: Sequence[int], messages: Sequence[Message], system: str | None = None
-    ) -> Rerender:
+    def compare(self, ids: Sequence[int], messages: Sequence[Message], system: str | None = None) -> Rerender:
         """How ids as generated differ from a full re-render; the closing marker may be missing in them."""
         again = self.rerender(messages, system)
         for k, (made, rendered) in enumerate(zip(ids, again, strict=False)):

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from emoprobe.errors import UserError, near
+from emoprobe.model import adapters as folders
 from emoprobe.model import checks, devices, registry, weights
 from emoprobe.model import decoder as decoders
 from emoprobe.records import AdapterRef, ModelRef
@@ -48,6 +49,7 @@ class HookedModel:
     """A causal language model with a reading hook on each decoder layer. Made by `load`.
 
     Attributes:
+        source: where it came from.
         name: of the base, as adapters and probes are filed under it.
         tokenizer: transformers' tokenizer.
         net: the transformers model; adapters sit inside it.
@@ -65,13 +67,13 @@ class HookedModel:
     def __init__(
         self, source: registry.Source, net: Any, tokenizer: Any, weights_sha: str, dtype: torch.dtype
     ) -> None:
+        self.source = source
         self.name = source.name
         self.net = net
         self.tokenizer = tokenizer
         self.weights_sha = weights_sha
         self.dtype = dtype
         self.active = BASE
-        self._origin = source.origin
         self.decoder = decoders.locate(net)
         self.layers: nn.ModuleList = self.decoder.layers
         self.n_layers = len(self.layers)
@@ -83,6 +85,7 @@ class HookedModel:
         self.eos_ids = _eos_ids(net, tokenizer)
         self._readers: list[Reader] = []
         self._adapters: Adapters | None = None
+        self._revision = weights.revision(source)
         self._template_sha = weights.template_sha(tokenizer)
 
     @classmethod
@@ -111,6 +114,9 @@ class HookedModel:
         where = devices.pick_device(device)
         number = devices.pick_dtype(dtype, where)
         source = registry.resolve(name)
+        described = [folders.describe(folders.find(adapter, source)) for adapter in adapters]
+        for adapter in described:
+            folders.check_base(adapter, source)
         config = weights.load_config(source)
         tokenizer = weights.load_tokenizer(source)
         net = weights.load_net(source, config, number, device_map)
@@ -118,10 +124,10 @@ class HookedModel:
             net = net.to(where)
         model = cls(source, net, tokenizer, weights.fingerprint(source), number)
         checks.self_check(net, model.decoder, model.name)
-        if adapters:
+        if described:
             from emoprobe.model.lora import Adapters
 
-            model._adapters = Adapters.attach(model, source, adapters)
+            model._adapters = Adapters.attach(model, described)
         return model
 
     @property
@@ -144,8 +150,8 @@ class HookedModel:
         """Identity of what is active now, for records."""
         return ModelRef(
             name=self.name,
-            source=self._origin,
-            revision=getattr(self.net.config, "_commit_hash", None),
+            source=self.source.origin,
+            revision=self._revision,
             dtype=str(self.dtype).removeprefix("torch."),
             attention=weights.ATTENTION,
             template_sha=self._template_sha,

@@ -23,7 +23,6 @@ from emoprobe.records import AdapterRef
 
 if TYPE_CHECKING:
     from emoprobe.model.hooked import HookedModel
-    from emoprobe.model.registry import Source
 
 CANARY = "That is wrong again. Please try once more."
 
@@ -42,18 +41,16 @@ class Adapters:
         return tuple(self.refs)
 
     @classmethod
-    def attach(cls, model: HookedModel, source: Source, wanted: Sequence[str]) -> Adapters:
-        """Load adapters by name, folder or hub id.
+    def attach(cls, model: HookedModel, wanted: Sequence[Adapter]) -> Adapters:
+        """Put adapters on a model.
 
-        Raises UserError for one that is missing, of another base or class, on a vision tower, or without
-        any effect.
+        Raises UserError for one of another base or class, on a vision tower, or without any effect.
         """
         loaded = cls(model.net)
-        for name in wanted:
-            adapter = folders.describe(folders.find(name, source))
+        for adapter in wanted:
             if adapter.ref.name in (*loaded.names, "base"):
                 raise UserError(f"two states named '{adapter.ref.name}': rename the adapter's folder")
-            folders.check_base(adapter, source, model.weights_sha)
+            folders.check_base(adapter, model.source, model.weights_sha)
             check_fit(adapter, model.net, model.decoder)
             loaded._put_on(adapter)
             check_adapted(model.net, adapter.ref.layers, loaded._keys[adapter.ref.name])

@@ -65,6 +65,12 @@ def hub_id(name: str) -> str | None:
     return hub.lower() if hub else None
 
 
+def template_sibling(name: str) -> str | None:
+    """Hub id of the model whose chat template a registered base model can use."""
+    sibling = _table()["models"].get(name, {}).get("template_sibling")
+    return _table()["models"][sibling]["hub"] if sibling else None
+
+
 def resolve(model: str) -> Source:
     """A short name, a local folder or a hub id (`org/name`) as a Source.
 

@@ -81,6 +81,16 @@ def fingerprint(source: Source) -> str:
     return total.hexdigest()
 
 
+def revision(source: Source) -> str | None:
+    """The commit of a hub model as it is cached; None for a folder."""
+    if source.kind != "hub":
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(source.path_or_hub, "config.json")
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
 def template_sha(tokenizer: Any) -> str:
     """sha256 of the chat template's text; of nothing where there is none."""
     return hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()
@@ -95,6 +105,9 @@ def _tokenizer(source: Source) -> Any:
         raise UserError(f"folder '{folder}' has no tokenizer (tokenizer.json)")
     with _telling(source):
         tokenizer: Any = AutoTokenizer.from_pretrained(source.path_or_hub, trust_remote_code=False)
+    ids = set(tokenizer("Try again.", add_special_tokens=False)["input_ids"])
+    if ids <= {tokenizer.unk_token_id}:  # transformers makes an empty one where the files are not cached
+        raise UserError(f"the tokenizer of '{source.name}' is missing or knows no words; {_mend(source)}")
     return tokenizer
 
 
@@ -180,11 +193,14 @@ def _what(source: Source, problem: Exception) -> str:
         if {"RepositoryNotFoundError", "RevisionNotFoundError"} & causes:
             return f"there is no model '{source.path_or_hub}' on the hub, nor a folder of that name"
         if {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout"} & causes:
-            return (
-                f"'{source.path_or_hub}' is not cached and the hub is unreachable; with a network, fetch it "
-                f"once by: hf download {source.path_or_hub}"
-            )
+            return f"'{source.path_or_hub}' is not cached and the hub is unreachable; {_mend(source)}"
     return f"'{source.name}' cannot be opened: {_line(problem)}"
+
+
+def _mend(source: Source) -> str:
+    if source.kind == "hub":
+        return f"with a network, fetch it once by: hf download {source.path_or_hub}"
+    return "its folder needs tokenizer.json"
 
 
 def _chain(problem: BaseException | None) -> set[str]:

@@ -52,7 +52,7 @@ def refused(folders, loaded):
     def expect(message, adapter, kind="gemma-text"):
         source, model = registry.resolve(str(folders[kind])), loaded[kind]
         with pytest.raises(UserError, match=message) as caught:
-            lora.Adapters.attach(model, source, [str(adapter)])
+            lora.Adapters.attach(model, [adapters.describe(adapters.find(str(adapter), source))])
         assert "\n" not in str(caught.value)
         assert not lora.adapted_modules(model.net, "adapter0")
 

@@ -14,6 +14,7 @@ from emoprobe.activations.reduce import SpanMean
 from emoprobe.errors import RunError, UserError
 from emoprobe.model import decoder as decoders
 from emoprobe.model import registry, weights
+from emoprobe.model.chat import Chat
 from emoprobe.model.hooked import HookedModel
 from tests.model import tiny
 
@@ -334,6 +335,47 @@ def test_nan_weights(copy, weight, where):
     edit_weights(folder, lambda t: t[weight].fill_(float("nan")))
     with pytest.raises(RunError, match=f"NaN or infinite .*{where}"):
         HookedModel.load(str(folder))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, folders):
+    """A hub cache into which a test puts models."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def put(hub_id, kind, leave_out=()):
+        home = tmp_path / f"models--{hub_id.replace('/', '--')}"
+        shutil.copytree(folders[kind], home / "snapshots" / ("a" * 40), ignore=lambda *_: [*leave_out])
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text("a" * 40)
+
+    return put
+
+
+def test_a_hub_model_that_is_cached(cache, loaded):
+    cache("google/gemma-3-27b-it", "gemma-vision")
+    model = HookedModel.load("gemma-3-27b-it", device="cpu")
+    assert type(model.net).__name__ == "Gemma3ForConditionalGeneration"
+    assert (model.ref.source, model.ref.revision) == ("google/gemma-3-27b-it", "a" * 40)
+    assert model.weights_sha == loaded["gemma-vision"].weights_sha
+
+
+@pytest.mark.parametrize("missing", ["tokenizer", "model"])
+def test_a_hub_model_that_is_cached_in_part(cache, missing):
+    leave_out = {"tokenizer": ["tokenizer.json", "tokenizer_config.json"], "model": ["model.safetensors"]}
+    cache("google/gemma-3-27b-it", "gemma-vision", leave_out[missing])
+    with pytest.raises(UserError, match=missing) as caught:
+        HookedModel.load("gemma-3-27b-it", device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_model_without_template_or_sibling_names_the_sibling(cache):
+    cache("google/gemma-3-27b-pt", "gemma-vision", ["chat_template.jinja"])
+    model = HookedModel.load("gemma-3-27b-pt", device="cpu")
+    with pytest.raises(UserError, match=r"no chat template; .* hf download google/gemma-3-27b-it"):
+        Chat(model.tokenizer, model.name)
+    cache("google/gemma-3-27b-it", "gemma-vision")
+    model = HookedModel.load("gemma-3-27b-pt", device="cpu")
+    assert Chat(model.tokenizer, model.name).opening(None, "Hi")[0][0] == model.tokenizer.bos_token_id
 
 
 def test_a_hub_model_that_is_not_here():
