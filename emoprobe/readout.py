@@ -27,7 +27,7 @@ _UNFINISHED = "\ufffd"
 """What a tokenizer decodes part of a character to."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reading:
     """A conversation as it was generated, and what the probes read in it under the base and its adapters.
 
@@ -42,6 +42,10 @@ class Reading:
     transcript: Transcript
     tokens: TokenColours
     table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        readers = ", ".join(self.tokens.readers)
+        return f"Reading({self.transcript.id}, {self.transcript.n_turns} turns, read by {readers})"
 
     def _repr_html_(self) -> str:
         from emoprobe.viewing.notebook import show

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from emoprobe.viewing.tokens import TokenColours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shown:
-    """A coloured transcript that a notebook displays; `str` of it is its text."""
+    """A coloured transcript that a notebook displays; elsewhere it prints as its text."""
 
     tokens: TokenColours
     layer: int | None = None
@@ -36,7 +36,7 @@ class Shown:
         )
         return f"<style>{token_view.style()}</style>{body}<script>{token_view.script()}</script>"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "".join(self.tokens.pieces)
 
     def save(self, path: str | Path) -> Path:
