@@ -27,7 +27,7 @@ def replies(signal: float, wordy: float = 0.0, n: int = 40, seed: int = 0) -> Re
     readout = np.stack([3 * turn + rng.normal(size=turn.shape), signal * state + turn], axis=-1)
     readout[..., 1] += rng.normal(size=turn.shape) * 0.3
     heard = wordy * state + rng.normal(size=turn.shape) * 0.3
-    words = [f"try {'awful' if h > 0 else 'fine'} number {k}" for k, h in enumerate(heard.ravel())]
+    words = [f"try {'awful' if h > 0 else 'fine'} number {k}" for k, h in enumerate(np.ravel(heard))]
     return Replies(
         readout=readout.reshape(-1, 2),
         score=score.ravel(),

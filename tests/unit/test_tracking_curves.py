@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from emoprobe.activations.slots import SPAN_PARTS
 from emoprobe.records import CURVE_COLUMNS
 from emoprobe.tracking.curves import Axes, Reading, six_digits, table, to_csv
 
+SOURCES: tuple[Literal["own"], Literal["replay"]] = ("own", "replay")
 AXES = Axes(turns=3, layers=(4, 7), emotions=("anger", "joy"))
 
 
@@ -19,7 +21,8 @@ def readings(n: int = 6) -> list[Reading]:
     clusters = tuple(f"c{i // 2}" for i in range(n))
     return [
         Reading(adapter, source, rng.normal(0, 3, (n, *AXES.shape)), clusters)
-        for adapter, source in (("base", "own"), ("base", "replay"), ("dpo", "own"), ("dpo", "replay"))
+        for adapter in ("base", "dpo")
+        for source in SOURCES
     ]
 
 
