@@ -62,13 +62,10 @@ def _train_all(seeds: tuple[int, ...], parallel: int, work: Path) -> None:
 
 def _finish_seed(folder: Path, seed: int, n: int) -> None:
     """Pairs, adapter and behaviour of one trained seed, each kept in a file as it is done."""
-    import torch
-
     from emoprobe.model.hooked import HookedModel
     from emoprobe.organism import dpo, evaluate
     from emoprobe.records import PreferencePair
 
-    torch.set_num_threads(2)
     recipe = dpo.DpoRecipe()
     full = folder / "full"
     pairs_file, adapter = folder / "pairs.jsonl", folder / "dpo"
