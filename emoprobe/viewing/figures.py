@@ -129,7 +129,7 @@ def effect(summary: Summary, adapter: str, emotion: str, part: str) -> Figure:
         *_estimates(_points(rows.get("gap_change")), "gap change", _line(adapter, summary["adapters"])),
     ]
     title = f"<b>Changed</b>: {escape(adapter)} − base"
-    return _over_layers(_figure(title, "layer", "Δz", traces), summary, entry, note_at=0.03)
+    return _over_layers(_figure(title, "layer", "Δz", traces), summary, entry, note=True)
 
 
 def gap(summary: Summary, adapter: str, emotion: str, part: str) -> Figure:
@@ -141,7 +141,7 @@ def gap(summary: Summary, adapter: str, emotion: str, part: str) -> Figure:
         *_estimates(_points(rows.get("gap_adapter")), adapter, _line(adapter, summary["adapters"])),
     ]
     figure = _figure("<b>Gap</b>: rejected − Okay", "layer", "Δz", traces)
-    return _over_layers(figure, summary, entry, note_at=0.98)
+    return _over_layers(figure, summary, entry, note=False)
 
 
 def agreement(summary: Summary) -> Figure:
@@ -157,7 +157,7 @@ def agreement(summary: Summary) -> Figure:
         if not est:
             continue
         pooled = entry.get("scope", {}).get(name, "").startswith("pooled")
-        interval = f"{est['mean']:.2f} [{est['lo']:.2f}, {est['hi']:.2f}]"
+        interval = f"{est['mean']:.2f} [{est['lo']:.2f}, {est['hi']:.2f}]".replace("-", "−")
         label = f"{name.replace('_', ' ')}{' (pooled over turns)' if pooled else ''}: {interval}"
         traces.append(
             {
@@ -189,7 +189,8 @@ def _figure(
     if not traces:
         empty = {"text": "no data", "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
         layout["annotations"] = [empty]
-    return {"data": list(traces), "layout": layout}
+    bands_first = sorted(traces, key=lambda trace: "fill" not in trace)  # no band may veil a line
+    return {"data": bands_first, "layout": layout}
 
 
 def _grid(
@@ -278,8 +279,8 @@ def _estimates(points: Points, name: str, line: Line, unit: str = "") -> list[Fi
     return [band, middle]
 
 
-def _over_layers(figure: Figure, summary: Summary, entry: Mapping[str, Any], note_at: float) -> Figure:
-    """The 0 line, the adapted layers along the bottom, and what cannot have changed shaded."""
+def _over_layers(figure: Figure, summary: Summary, entry: Mapping[str, Any], note: bool) -> Figure:
+    """The adapted layers marked along the bottom, and what cannot have changed shaded, with a `note`."""
     adapted, layers = entry["adapted_layers"], summary["layers"]
     shapes = [
         {
@@ -302,18 +303,19 @@ def _over_layers(figure: Figure, summary: Summary, entry: Mapping[str, Any], not
         edge = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}, "layer": "below"}
         shade = {"fillcolor": palette.NEUTRAL_LINE, "opacity": 0.14}
         shapes.append({**edge, **shade, "x0": below[0] - 0.5, "x1": below[-1] + 0.5})
-        note = {
+    if below and note:
+        words = {
             "text": "below the adapter:<br>equal by construction",
             "font": {"size": 11},
             "x": below[0] - 0.4,
             "xanchor": "left",
             "yref": "paper",
-            "y": note_at,
-            "yanchor": "bottom" if note_at < 0.5 else "top",
+            "y": 0.03,
+            "yanchor": "bottom",
             "align": "left",
             "showarrow": False,
         }
-        layout["annotations"] = [*layout.get("annotations", []), note]
+        layout["annotations"] = [*layout.get("annotations", []), words]
     layout["shapes"] = shapes
     layout["xaxis"]["range"] = [layers[0] - 0.5, layers[-1] + 0.5]
     return figure

@@ -26,6 +26,7 @@ def shoot(page: Path, picture: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        tab.set_default_timeout(120_000)
         tab.goto(page.resolve().as_uri())
         tab.wait_for_selector("html[data-drawn]")
         tab.screenshot(path=picture)

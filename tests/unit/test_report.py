@@ -211,10 +211,16 @@ def test_layers_below_the_adapter_are_marked_as_equal_by_construction(run):
 def test_a_missing_estimate_breaks_the_line_and_moves_no_other(run):
     summary = copy.deepcopy(run.summary)
     summary["expressed"]["base"]["rejected"]["by_turn"][2]["mean"] = None
-    line = figures.expressed(summary)["data"][1]
+    line = next(trace for trace in figures.expressed(summary)["data"] if "fill" not in trace)
     assert line["x"] == list(range(1, 9))
     assert line["y"][2] is None
     assert line["y"][3] == pytest.approx(1.4 + 3 * 0.62)
+
+
+def test_no_band_is_drawn_over_a_line(run):
+    drawn = ["fill" in trace for trace in figures.expressed(run.summary)["data"]]
+    assert drawn == sorted(drawn, reverse=True)
+    assert sum(drawn) == len(drawn) / 2
 
 
 @pytest.mark.parametrize(
