@@ -5,6 +5,7 @@ Tiny random models stand for large ones here (the path is the same); the organis
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import signal
@@ -186,10 +187,10 @@ def test_the_manifest_names_what_ran_and_no_place(finished, stage):
 
 
 def test_the_page_shows_this_run(finished):
-    page = (finished / "report.html").read_text("utf-8")
-    assert "upper" in page
-    coloured = json.loads((finished / "summary.json").read_text())["coloured"]["transcript_id"]
-    assert coloured in page
+    page = html.unescape((finished / "report.html").read_text("utf-8"))
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["coloured"]["rule"] in page
+    assert summary["agreement"]["sentence"] in page
 
 
 def test_a_finished_run_is_assembled_again_without_a_model(text_run, here, monkeypatch, capsys):
