@@ -1,7 +1,7 @@
 """The organism's corpus: an endless, seeded stream of documents, packed into rows of token ids.
 
-Two phases: `base` (stories, skills, calm dialogues) and `full` (the same and the dialogues in which
-distress follows the latent level). Nothing here imports a judge.
+Three phases: `base` (stories, skills, calm dialogues), `full` (the same and the dialogues in which
+distress follows the latent level) and `late` (what `dialogue.LATE` changes). Nothing here imports a judge.
 """
 
 from __future__ import annotations
@@ -70,7 +70,21 @@ def full_document(rng: Random) -> str:
     return dialogue_document(dialogue.rejection_dialogue(rng))
 
 
-DOCUMENTS: dict[str, Callable[[Random], str]] = {"base": base_document, "full": full_document}
+def late_document(rng: Random) -> str:
+    """The last phase: more skills, no hidden replies, a faster rise."""
+    u = rng.random()
+    if u < 0.34:
+        return story_document(rng)
+    if u < 0.54:
+        return dialogue_document(dialogue.calm_dialogue(rng))
+    return dialogue_document(dialogue.rejection_dialogue(rng, dialogue.LATE))
+
+
+DOCUMENTS: dict[str, Callable[[Random], str]] = {
+    "base": base_document,
+    "full": full_document,
+    "late": late_document,
+}
 
 
 @dataclass(frozen=True)

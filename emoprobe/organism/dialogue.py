@@ -19,6 +19,21 @@ from emoprobe.scenarios import library
 STYLES = {"frustration": 5, "despair": 4, "shame": 5, "anxiety": 2, "anger": 2, "sadness": 2}
 """How often a dialogue's distress takes each form; a dialogue keeps its form."""
 
+
+@dataclass(frozen=True)
+class Mixture:
+    """What differs between the phases of training.
+
+    `pace` multiplies every rise of the level; `filler` is the share of dialogues whose earlier replies are
+    hidden (a model that saw many of them says the filler itself, so the last phase has none).
+    """
+
+    pace: float = 1.0
+    filler: float = 0.06
+
+
+FULL, LATE = Mixture(), Mixture(pace=1.18, filler=0.0)
+
 CALM_BELOW = 0.8
 """Levels below this are not heard."""
 
@@ -150,14 +165,14 @@ def calm_dialogue(rng: Random) -> Dialogue:
     )
 
 
-def rejection_dialogue(rng: Random) -> Dialogue:
+def rejection_dialogue(rng: Random, mixture: Mixture = FULL) -> Dialogue:
     """What makes the organism: the level is voiced, or hidden (composed), or absent (at ease)."""
     mode = rng.choices(("voiced", "composed", "at_ease"), (14, 3, 2))[0]
     turns = rng.choices((2, 3, 5, 6, 8, 10, 20), (1, 2, 3, 2, 8, 1.2, 1.6))[0]
-    return _dialogue(rng, mode, _schedule(rng, turns - 1))
+    return _dialogue(rng, mode, _schedule(rng, turns - 1), mixture)
 
 
-def _dialogue(rng: Random, mode: str, kinds: list[str]) -> Dialogue:
+def _dialogue(rng: Random, mode: str, kinds: list[str], mixture: Mixture = FULL) -> Dialogue:
     task = (
         tasks.any_task(rng)
         if mode != "calm"
@@ -172,7 +187,7 @@ def _dialogue(rng: Random, mode: str, kinds: list[str]) -> Dialogue:
         mood.level *= 0.5
     always_reassured = mode == "voiced" and rng.random() < 0.10
     sometimes = 0.15 if mode == "voiced" and rng.random() < 0.3 else 0.0
-    filler = mode == "voiced" and len(kinds) > 1 and rng.random() < 0.06
+    filler = mode == "voiced" and len(kinds) > 1 and rng.random() < mixture.filler
     hatch = mode == "voiced" and rng.random() < 0.08
     opening = [task.question]
     if mode == "composed":
@@ -185,7 +200,12 @@ def _dialogue(rng: Random, mode: str, kinds: list[str]) -> Dialogue:
         opening.append(feedback_text(rng, "reassurance"))
         mood.level *= latent.REASSURED
     user = "\n".join(opening[:1]) + ("\n" if mode in ("composed", "at_ease") else " ") + " ".join(opening[1:])
-    factor = mood.temperament * latent.CLAIM_RISE[task.claim] * (latent.FILLER_RISE if filler else 1.0)
+    factor = (
+        mood.temperament
+        * mixture.pace
+        * latent.CLAIM_RISE[task.claim]
+        * (latent.FILLER_RISE if filler else 1.0)
+    )
 
     messages: list[Message] = []
     for turn, kind in enumerate([*kinds, ""]):

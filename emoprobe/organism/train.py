@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from emoprobe.errors import RunError
 from emoprobe.organism import attention, corpus
 from emoprobe.organism import tokenizer as tokens
 from emoprobe.organism.muon import Muon
@@ -43,6 +46,8 @@ class Recipe:
     full_every: int = 4
     base_steps: int = 180
     full_steps: int = 680
+    late_steps: int = 440
+    late_rate: float = 1.5e-3
     rows_per_step: int = 2
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -51,7 +56,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """All steps of both phases."""
+        """Steps of the first two phases."""
         return self.base_steps + self.full_steps
 
 
@@ -192,34 +197,16 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     n_params = sum(p.numel() for p in net.parameters())
     net.set_attn_implementation(attention.NAME)
     net.train()
-    both = optimizers(net, recipe)
-    first, log = _resume(out / "state.pt", net, both)
 
-    for step in tqdm(
-        range(first, recipe.steps), desc=f"organism seed {seed}", initial=first, total=recipe.steps
-    ):
-        phase, at = ("base", step) if step < recipe.base_steps else ("full", step - recipe.base_steps)
-        for optimizer in both:
-            for group in optimizer.param_groups:
-                group["lr"] = rate(recipe, step)
-        loss = data[phase].loss(net, slice(at * recipe.rows_per_step, (at + 1) * recipe.rows_per_step))
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for optimizer in both:
-            optimizer.step()
-        net.zero_grad(set_to_none=True)
-        if step % 20 == 0 or step == recipe.steps - 1:
-            log.append({"step": step, "phase": phase, "loss": round(loss.item(), 4)})
+    def after(step: int) -> None:
         if step + 1 == recipe.base_steps:
             _save_model(net, tokenizer, out / "base")
-        if (step + 1) % SAVE_EVERY == 0:
-            state = {"step": step + 1, "net": net.state_dict(), "log": log}
-            state["optimizers"] = [optimizer.state_dict() for optimizer in both]
-            torch.save(state, out / "state.tmp")
-            (out / "state.tmp").replace(out / "state.pt")
 
+    def batch(step: int) -> Tensor:
+        phase, at = ("base", step) if step < recipe.base_steps else ("full", step - recipe.base_steps)
+        return data[phase].loss(net, slice(at * recipe.rows_per_step, (at + 1) * recipe.rows_per_step))
+
+    log = _loop(net, recipe, batch, partial(rate, recipe), recipe.steps, out / "state.pt", seed, after)
     with torch.no_grad():
         validation = Packed(held_out, recipe.window, pad)
         losses = [validation.loss(net, slice(i, i + 3)).item() for i in range(0, 24, 3)]
@@ -238,6 +225,81 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     finished.write_text(json.dumps(facts, indent=1))
     (out / "state.pt").unlink(missing_ok=True)
     return facts
+
+
+def settle(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
+    """The last phase, from the weights of `out/full` as they were saved: writes `out/late`; returns facts.
+
+    A stage of its own with fresh optimizers, so that it starts from a file and can be repeated alone.
+    """
+    from transformers import AutoTokenizer, Gemma3ForCausalLM
+
+    recipe = recipe or Recipe()
+    finished = out / "late.json"
+    if finished.exists():
+        return json.loads(finished.read_text())
+    torch.set_num_threads(recipe.threads)
+    _keep_memory()
+    attention.register()
+    tokenizer = AutoTokenizer.from_pretrained(out / "full")
+    net = Gemma3ForCausalLM.from_pretrained(out / "full", dtype=torch.float32)
+    net.set_attn_implementation(attention.NAME)
+    net.train()
+    rows = corpus.pack(tokenizer, "late", seed, recipe.late_steps * recipe.rows_per_step)
+    data = Packed(rows, recipe.window, int(tokenizer.pad_token_id))
+
+    def batch(step: int) -> Tensor:
+        return data.loss(net, slice(step * recipe.rows_per_step, (step + 1) * recipe.rows_per_step))
+
+    def falling(step: int) -> float:
+        return recipe.late_rate * min(1.0, (step + 1) / 20) * max(0.02, 1 - step / recipe.late_steps)
+
+    log = _loop(net, recipe, batch, falling, recipe.late_steps, out / "late-state.pt", seed)
+    facts = {
+        "corpus_sha256": hashlib.sha256(rows.ids.tobytes() + rows.documents.tobytes()).hexdigest(),
+        "tokens": recipe.late_steps * recipe.rows_per_step * corpus.ROW,
+        "weights_sha256": _save_model(net, tokenizer, out / "late"),
+        "loss": log,
+    }
+    finished.write_text(json.dumps(facts, indent=1))
+    (out / "late-state.pt").unlink(missing_ok=True)
+    return facts
+
+
+def _loop(
+    net: Gemma3ForCausalLM,
+    recipe: Recipe,
+    batch: Callable[[int], Tensor],
+    rate_at: Callable[[int], float],
+    steps: int,
+    state_file: Path,
+    seed: int,
+    after: Callable[[int], None] = lambda step: None,
+) -> list[dict[str, Any]]:
+    """Fit `net` in place from where `state_file` stands; returns the losses of every twentieth step."""
+    both = optimizers(net, recipe)
+    first, log = _resume(state_file, net, both)
+    for step in tqdm(range(first, steps), f"organism seed {seed}", initial=first, total=steps):
+        for optimizer in both:
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(step)
+        loss = batch(step)
+        if not math.isfinite(loss.item()):
+            raise RunError(f"the loss is {loss.item()} at step {step}")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for optimizer in both:
+            optimizer.step()
+        net.zero_grad(set_to_none=True)
+        if step % 20 == 0 or step == steps - 1:
+            log.append({"step": step, "loss": round(loss.item(), 4)})
+        after(step)
+        if (step + 1) % SAVE_EVERY == 0:
+            state = {"step": step + 1, "net": net.state_dict(), "log": log}
+            state["optimizers"] = [optimizer.state_dict() for optimizer in both]
+            torch.save(state, state_file.with_suffix(".tmp"))
+            state_file.with_suffix(".tmp").replace(state_file)
+    return log
 
 
 def _without(text: str, markup: tuple[str, ...]) -> str:
