@@ -26,7 +26,7 @@ from emoprobe.organism import tokenizer as tokens
 from emoprobe.organism.muon import Muon
 
 if TYPE_CHECKING:
-    from transformers import Gemma3ForCausalLM, PreTrainedTokenizerFast
+    from transformers import Gemma3ForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SAVE_EVERY = 50
 VALIDATION_SEED = 999_983
@@ -137,7 +137,7 @@ def optimizers(net: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimiz
     ]
 
 
-def _save_model(net: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> str:
+def _save_model(net: Gemma3ForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> str:
     """bf16 safetensors with the tokenizer; returns the sha256 of the weights file."""
     import copy
 
