@@ -24,6 +24,10 @@ PART_NAMES = {"reply": "the reply", "pre_reply": "just before the reply", "user"
 _DASHES = {"turn_number": "dash", "feedback": "dot", "previous_score": "dashdot", "words": "longdash"}
 
 
+_FEW = 24
+"""Points or rows that are drawn apart; more are drawn closely."""
+
+
 class Cell(NamedTuple):
     """One estimate of a curve."""
 
@@ -199,6 +203,7 @@ def _grid(
     layers = sorted({layer for layer, _ in cells})
     turns = list(turns) or sorted({turn for _, turn in cells})
     rows = [[cells.get((layer, turn)) for turn in turns] for layer in layers]
+    gap = 1 if len(layers) <= _FEW else 0
     trace = {
         "type": "heatmap",
         "x": turns,
@@ -207,8 +212,8 @@ def _grid(
         "customdata": [[[*map(_short, cell[1:])] if cell else None for cell in row] for row in rows],
         "zmin": -_short(limit),
         "zmax": _short(limit),
-        "xgap": 1,
-        "ygap": 1,
+        "xgap": gap,
+        "ygap": gap,
         "hoverongaps": False,
         "hovertemplate": (
             f"turn %{{x}}, layer %{{y}}<br>{unit} %{{z:.2f}} [%{{customdata[0]:.2f}}, %{{customdata[1]:.2f}}]"
@@ -271,7 +276,7 @@ def _estimates(points: Points, name: str, line: Line, unit: str = "") -> list[Fi
         "customdata": [[*map(_short, cell[1:])] if cell else None for _, cell in points],
         "mode": "lines+markers",
         "line": dict(line, width=2.2),
-        "marker": {"size": 5, "color": line["color"]},
+        "marker": {"size": 5 if len(points) <= _FEW else 2, "color": line["color"]},
         "hovertemplate": (
             f"%{{y:.2f}}{unit} [%{{customdata[0]:.2f}}, %{{customdata[1]:.2f}}], n = %{{customdata[2]}}"
         ),
