@@ -114,11 +114,11 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["joined"] = _typeset
+    environment.filters["joined"] = typeset
     return environment.from_string(_asset("report.html"))
 
 
-def _typeset(text: str) -> str:
+def typeset(text: str) -> str:
     """A sentence of the summary as it is printed: true minus signs, and no line break before %."""
     return re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace(" %", "\u00a0%").replace(" z", "\u00a0z")
 

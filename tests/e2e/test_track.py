@@ -24,6 +24,7 @@ from emoprobe.generation.live import rollout_batch
 from emoprobe.records import CURVE_COLUMNS, Judgment, Transcript
 from emoprobe.tracking import collect
 from emoprobe.tracking.files import FILES
+from emoprobe.viewing.page import typeset
 from tests import tiny_stage
 from tests.tiny_stage import Stage
 
@@ -190,7 +191,7 @@ def test_the_page_shows_this_run(finished):
     page = html.unescape((finished / "report.html").read_text("utf-8"))
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["coloured"]["rule"] in page
-    assert summary["agreement"]["sentence"] in page
+    assert typeset(summary["agreement"]["sentence"]) in page
 
 
 def test_a_finished_run_is_assembled_again_without_a_model(text_run, here, monkeypatch, capsys):
