@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from emoprobe.cli import Config, Positional, command
 from emoprobe.errors import UserError
+from emoprobe.model import adapters as adapter_files
 from emoprobe.model import layers as layer_ranges
 from emoprobe.model import registry
 from emoprobe.model.devices import check_device, check_dtype
@@ -90,9 +91,9 @@ def run(config: CaptureConfig) -> Path:
     transcripts = read_transcripts(config.run)
     if source.n_layers is not None:
         layer_ranges.parse_layers(config.layers, source.n_layers)
-    out = config.out or config.run / "-".join(
-        ["activations", "parts" if config.parts else "tokens", *([config.adapter] if config.adapter else [])]
-    )
+    adapter = None if config.adapter is None else adapter_files.named(config.adapter, source)
+    kind = "parts" if config.parts else "tokens"
+    out = config.out or config.run / "-".join(["activations", kind, *([adapter] if adapter else [])])
 
     from emoprobe.model.devices import pick_device, pick_dtype
 
@@ -109,12 +110,8 @@ def run(config: CaptureConfig) -> Path:
     if source.n_layers is None:
         _announce(job, out)
     folder = RunFolder.open(out, config, "capture")
-    if config.adapter is None:
-        with model.base():
-            _write(folder, job, config, model)
-    else:
-        with model.adapter(config.adapter):
-            _write(folder, job, config, model)
+    with model.adapter(adapter or "base"):
+        _write(folder, job, config, model)
     return out
 
 

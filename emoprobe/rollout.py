@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from emoprobe.cli import Config, command
 from emoprobe.generation.plan import Conversation, plan_batches
+from emoprobe.model import adapters as adapter_files
 from emoprobe.model import registry
 from emoprobe.model.devices import check_device, check_dtype
 from emoprobe.records import Sampling, Transcript
@@ -54,11 +55,12 @@ def run(config: RolloutConfig) -> Path:
     scenarios = library.by_category(
         config.category, config.n, config.turns, config.tone, config.claim, config.seed
     )
-    subject = config.adapter or "base"
+    adapter = None if config.adapter is None else adapter_files.named(config.adapter, source)
+    subject = adapter or "base"
     batches = plan_batches([Conversation(f"{subject}.{s.id}", s) for s in scenarios], config.batch_size)
-    name = "-".join(["rollout", source.name, *([config.adapter] if config.adapter else [])])
+    name = "-".join(["rollout", source.name, *([adapter] if adapter else [])])
     folder = RunFolder.open(config.out or Path("artifacts/runs") / name, config, "rollout")
-    _play(folder, batches, config)
+    _play(folder, batches, config, subject)
     by_id = {t.id: t for k in range(len(batches)) for t in _read(folder, k) or ()}
     ordered = [by_id[f"{subject}.{s.id}"] for s in scenarios]
     lines = "".join(json.dumps(t.model_dump(mode="json"), ensure_ascii=False) + "\n" for t in ordered)
@@ -67,7 +69,9 @@ def run(config: RolloutConfig) -> Path:
     return folder.path
 
 
-def _play(folder: RunFolder, batches: tuple[tuple[Conversation, ...], ...], config: RolloutConfig) -> None:
+def _play(
+    folder: RunFolder, batches: tuple[tuple[Conversation, ...], ...], config: RolloutConfig, subject: str
+) -> None:
     """Generate the batches that are not there yet."""
     missing = [k for k in range(len(batches)) if _read(folder, k) is None]
     if not missing:
@@ -82,7 +86,7 @@ def _play(folder: RunFolder, batches: tuple[tuple[Conversation, ...], ...], conf
     total = sum(map(len, batches))
     done = total - sum(len(batches[k]) for k in missing)
     with (
-        model.base() if config.adapter is None else model.adapter(config.adapter),
+        model.adapter(subject),
         tqdm(desc="rollout", unit="conversation", total=total, initial=done, file=sys.stderr) as bar,
     ):
         for k in missing:

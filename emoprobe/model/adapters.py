@@ -116,6 +116,13 @@ def check_base(adapter: Adapter, source: Source, weights_sha: str | None = None)
         raise UserError(f"adapter '{ref.name}' was trained on '{known}', not on '{source.name}'")
 
 
+def named(wanted: str, source: Source) -> str:
+    """The name of an adapter that is there and is of this base, going by its files; UserError otherwise."""
+    adapter = describe(find(wanted, source))
+    check_base(adapter, source)
+    return adapter.ref.name
+
+
 def lora_targets(net: nn.Module, layers: Iterable[int], modules: Sequence[str] = LORA_MODULES) -> str:
     """A regex for PEFT's `target_modules` that hits these modules of these decoder layers and no others.
 

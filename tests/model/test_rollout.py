@@ -23,7 +23,7 @@ from emoprobe.model.hooked import HookedModel
 from emoprobe.records import Sampling, Scenario
 from tests.model import tiny
 
-GREEDY = Sampling(temperature=0, max_new_tokens=20)
+GREEDY = Sampling(temperature=0, max_new_tokens=14)
 QUESTIONS = ("Make 24 from 3, 3, 8 and 8. " * 3, "Hi", "Please make 7, using each number exactly once.", "A?")
 FOLLOW_UPS = ("Wrong, try again.", "No. That is wrong. I said make 24 from the numbers.", "Okay.", "No")
 
@@ -98,7 +98,7 @@ def test_greedy_ids_of_a_ragged_batch_are_the_single_conversations(stopping):
 
 def test_bf16_differs_first_where_two_tokens_are_within_two_steps(folders):
     model = HookedModel.load(str(folders["gemma-text"]), device="cpu", dtype="bfloat16")
-    batch = conversations()
+    batch = conversations(turns=2)
     for transcript, conversation in zip(rollout_batch(model, batch, GREEDY, 0), batch, strict=True):
         single = alone(model, conversation, GREEDY.max_new_tokens)
         k = first_difference(transcript.token_ids, single)
@@ -191,7 +191,8 @@ def test_spans_cover_every_token_once_and_decode_to_the_messages(stopping):
             for role, at in (("user", 2 * turn - 2), ("assistant", 2 * turn - 1)):
                 span = t.span(turn, role, "content")
                 said = decode(t.token_ids[span.start : span.stop])
-                assert said == (t.messages[at].content.strip() if role == "user" else t.reply(turn))
+                asked = t.messages[at].content
+                assert said in ((asked, asked.strip()) if role == "user" else (t.reply(turn),))
             assert t.span(turn, "assistant", "header").stop == t.span(turn, "assistant", "content").start
         assert t.rerender is not None
         assert t.rerender.n_rerendered > 0
@@ -258,7 +259,7 @@ def test_nan_logits_name_the_conversation(loaded):
     real = model.forward
 
     def broken(ids, **more):
-        out = real(ids, **more)
+        out = real(ids, **more).clone()
         out[-1] = float("nan")
         return out
 
