@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ class BenchConfig(Config):
 
 def run(config: BenchConfig) -> Path:
     """Measure, write the JSON file, print the rows for the README."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of each start and stop otherwise
     import measure
     import random_models
     import torch
