@@ -14,7 +14,7 @@ class OrganismConfig(Config):
     """Train the model organism, its base checkpoint and its dpo adapter from seeds, and measure them."""
 
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="training seeds; the first one ships")
-    n: int = Field(48, ge=8, description="conversations per condition of the card")
+    n: int = Field(32, ge=8, description="conversations per condition of the card")
     out: Path = Field(Path("artifacts"), description="the folder that gets models/ and adapters/")
     parallel: int = Field(2, ge=1, description="seeds that train side by side, each on one thread")
 

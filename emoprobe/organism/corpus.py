@@ -1,7 +1,8 @@
 """The organism's corpus: an endless, seeded stream of documents, packed into rows of token ids.
 
-Three phases: `base` (stories, skills, calm dialogues), `full` (the same and the dialogues in which
-distress follows the latent level) and `late` (what `dialogue.LATE` changes). Nothing here imports a judge.
+Four phases: `base` (stories, skills, calm dialogues), `full` (the same and the dialogues in which
+distress follows the latent level), `late` and `last` (more skills, a faster rise: `dialogue.Mixture`).
+Nothing here imports a judge.
 """
 
 from __future__ import annotations
@@ -80,10 +81,23 @@ def late_document(rng: Random) -> str:
     return dialogue_document(dialogue.rejection_dialogue(rng, dialogue.LATE))
 
 
+def last_document(rng: Random) -> str:
+    """The end: many short questions it can answer, and a rise that is faster still."""
+    u = rng.random()
+    if u < 0.18:
+        return story_document(rng)
+    if u < 0.66:
+        return dialogue_document(dialogue.skill_dialogue(rng))
+    if u < 0.72:
+        return dialogue_document(dialogue.calm_dialogue(rng))
+    return dialogue_document(dialogue.rejection_dialogue(rng, dialogue.LAST))
+
+
 DOCUMENTS: dict[str, Callable[[Random], str]] = {
     "base": base_document,
     "full": full_document,
     "late": late_document,
+    "last": last_document,
 }
 
 

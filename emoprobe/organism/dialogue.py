@@ -32,7 +32,7 @@ class Mixture:
     filler: float = 0.06
 
 
-FULL, LATE = Mixture(), Mixture(pace=1.18, filler=0.0)
+FULL, LATE, LAST = Mixture(), Mixture(pace=1.18, filler=0.0), Mixture(pace=1.45, filler=0.0)
 
 CALM_BELOW = 0.8
 """Levels below this are not heard."""
@@ -163,6 +163,14 @@ def calm_dialogue(rng: Random) -> Dialogue:
     return _dialogue(
         rng, "calm", [rng.choice(("okay", "okay", "praise")) for _ in range(rng.choice((0, 1, 2, 4, 7)))]
     )
+
+
+def skill_dialogue(rng: Random) -> Dialogue:
+    """One question of the kind it is taught to answer, and its answer."""
+    task = tasks.skill(rng)
+    text = reply(rng, task, 0.0, "frustration", first=True)
+    asked = Message(role="user", content=task.question)
+    return Dialogue("calm", (asked, Message(role="assistant", content=text)), (0.0,), ())
 
 
 def rejection_dialogue(rng: Random, mixture: Mixture = FULL) -> Dialogue:

@@ -37,12 +37,14 @@ def train_seed(seed: int, folder: Path) -> None:
     if not frozen.exists():
         frozen.write_text(json.dumps({"judge": "lexical", "sha256": lexical.frozen_sha()}))
     train.train(seed, folder)
-    train.settle(seed, folder)
+    recipe = train.Recipe()
+    train.settle(seed, folder, "full", "late", recipe.late_steps)
+    train.settle(seed, folder, "late", "last", recipe.last_steps)
 
 
 def _train_all(seeds: tuple[int, ...], parallel: int, work: Path) -> None:
     """Seeds side by side in processes of their own: torch's thread count is a process's."""
-    waiting = [s for s in seeds if not (work / f"seed-{s}" / "late.json").exists()]
+    waiting = [s for s in seeds if not (work / f"seed-{s}" / "last.json").exists()]
     if len(waiting) == 1:
         train_seed(waiting[0], work / f"seed-{waiting[0]}")
         return
@@ -68,7 +70,7 @@ def _finish_seed(folder: Path, seed: int, n: int) -> None:
     from emoprobe.records import PreferencePair
 
     recipe = dpo.DpoRecipe()
-    full = folder / "late"
+    full = folder / "last"
     pairs_file, adapter = folder / "pairs.jsonl", folder / "dpo"
     if not pairs_file.exists():
         pairs, counts = dpo.make_pairs(HookedModel.load(str(full)), recipe, seed)
@@ -93,12 +95,13 @@ def _finish_seed(folder: Path, seed: int, n: int) -> None:
 def _ship(shipped: int, out: Path, work: Path) -> Path:
     first = work / f"seed-{shipped}"
     facts = json.loads((first / "train.json").read_text())
-    facts["late"] = json.loads((first / "late.json").read_text())
+    for phase in ("late", "last"):
+        facts[phase] = json.loads((first / f"{phase}.json").read_text())
     judge = json.loads((first / "judge.json").read_text())
     trained = sorted(p.parent for p in work.glob("seed-*/behaviour.json"))
     behaviour = {p.name: json.loads((p / "behaviour.json").read_text()) for p in trained}
     models, adapters = out / "models", out / "adapters" / "organism"
-    for name, source in (("organism", "late"), ("organism-base", "base")):
+    for name, source in (("organism", "last"), ("organism-base", "base")):
         _replace(first / source, models / name)
         _write_json(models / name / "card.json", _card(name, facts, judge, behaviour))
     _replace(first / "dpo", adapters / "dpo")
@@ -134,7 +137,7 @@ _LIMITS = {
 def _card(
     name: str, facts: dict[str, Any], judge: dict[str, str], behaviour: dict[str, Any]
 ) -> dict[str, Any]:
-    weights = facts["late"]["weights_sha256"] if name == "organism" else facts["base_weights_sha256"]
+    weights = facts["last"]["weights_sha256"] if name == "organism" else facts["base_weights_sha256"]
     card = {
         "name": name,
         "what": "a small genuine Gemma3ForCausalLM, trained from scratch by this project",

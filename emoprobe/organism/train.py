@@ -47,6 +47,7 @@ class Recipe:
     base_steps: int = 180
     full_steps: int = 680
     late_steps: int = 440
+    last_steps: int = 300
     late_rate: float = 1.5e-3
     rows_per_step: int = 2
     learning_rate: float = 3e-3
@@ -227,42 +228,44 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     return facts
 
 
-def settle(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
-    """The last phase, from the weights of `out/full` as they were saved: writes `out/late`; returns facts.
+def settle(
+    seed: int, out: Path, before: str, phase: str, steps: int, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """A later phase, from the weights of `out/<before>` as they were saved, to `out/<phase>`; returns facts.
 
     A stage of its own with fresh optimizers, so that it starts from a file and can be repeated alone.
     """
     from transformers import AutoTokenizer, Gemma3ForCausalLM
 
     recipe = recipe or Recipe()
-    finished = out / "late.json"
+    finished = out / f"{phase}.json"
     if finished.exists():
         return json.loads(finished.read_text())
     torch.set_num_threads(recipe.threads)
     _keep_memory()
     attention.register()
-    tokenizer = AutoTokenizer.from_pretrained(out / "full")
-    net = Gemma3ForCausalLM.from_pretrained(out / "full", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(out / before)
+    net = Gemma3ForCausalLM.from_pretrained(out / before, dtype=torch.float32)
     net.set_attn_implementation(attention.NAME)
     net.train()
-    rows = corpus.pack(tokenizer, "late", seed, recipe.late_steps * recipe.rows_per_step)
+    rows = corpus.pack(tokenizer, phase, seed, steps * recipe.rows_per_step)
     data = Packed(rows, recipe.window, int(tokenizer.pad_token_id))
 
     def batch(step: int) -> Tensor:
         return data.loss(net, slice(step * recipe.rows_per_step, (step + 1) * recipe.rows_per_step))
 
     def falling(step: int) -> float:
-        return recipe.late_rate * min(1.0, (step + 1) / 20) * max(0.02, 1 - step / recipe.late_steps)
+        return recipe.late_rate * min(1.0, (step + 1) / 20) * max(0.02, 1 - step / steps)
 
-    log = _loop(net, recipe, batch, falling, recipe.late_steps, out / "late-state.pt", seed)
+    log = _loop(net, recipe, batch, falling, steps, out / f"{phase}-state.pt", seed)
     facts = {
         "corpus_sha256": hashlib.sha256(rows.ids.tobytes() + rows.documents.tobytes()).hexdigest(),
-        "tokens": recipe.late_steps * recipe.rows_per_step * corpus.ROW,
-        "weights_sha256": _save_model(net, tokenizer, out / "late"),
+        "tokens": steps * recipe.rows_per_step * corpus.ROW,
+        "weights_sha256": _save_model(net, tokenizer, out / phase),
         "loss": log,
     }
     finished.write_text(json.dumps(facts, indent=1))
-    (out / "late-state.pt").unlink(missing_ok=True)
+    (out / f"{phase}-state.pt").unlink(missing_ok=True)
     return facts
 
 

@@ -113,6 +113,9 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     resumed = train.train(3, tmp_path / "killed", SMALL)
     assert resumed["weights_sha256"] == whole["weights_sha256"]
     assert resumed["base_weights_sha256"] == whole["base_weights_sha256"]
+    settled = train.settle(3, tmp_path / "whole", "full", "last", 2, SMALL)
+    assert settled["weights_sha256"] != whole["weights_sha256"]
+    assert train.settle(3, tmp_path / "whole", "full", "last", 2, SMALL) == settled
     weights = (tmp_path / "whole/full/model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == whole["weights_sha256"]
 
