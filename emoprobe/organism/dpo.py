@@ -41,8 +41,8 @@ class DpoRecipe:
     beta: float = 0.1
     rank: int = 16
     alpha: int = 32
-    batch: int = 8
-    warm_up: int = 3
+    batch_size: int = 8
+    warmup_steps: int = 3
     max_length: int = 1024
     max_turn: int = 6
     per_conversation: int = 2
@@ -195,12 +195,12 @@ def train_adapter(
     )
     arguments = DPOConfig(
         output_dir=str(out / "trainer"),
-        per_device_train_batch_size=recipe.batch,
+        per_device_train_batch_size=recipe.batch_size,
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         beta=recipe.beta,
         lr_scheduler_type="cosine",
-        warmup_steps=recipe.warm_up,
+        warmup_steps=recipe.warmup_steps,
         max_length=recipe.max_length,
         logging_steps=5,
         report_to=[],

@@ -141,3 +141,16 @@ def test_the_tokenizer_round_trips_and_keeps_its_spare_tokens():
         add_generation_prompt=True,
     )
     assert rendered == "<bos><start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\n"
+
+
+def test_the_registry_tells_the_recipe_that_dpo_uses():
+    import json
+    from dataclasses import asdict
+    from pathlib import Path
+
+    import emoprobe.model
+    from emoprobe.organism.dpo import DpoRecipe
+
+    table = json.loads((Path(emoprobe.model.__file__).parent / "models.json").read_text())
+    told = table["recipes"]["organism"]
+    assert told == {name: value for name, value in asdict(DpoRecipe()).items() if name in told}
