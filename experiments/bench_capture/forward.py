@@ -5,7 +5,6 @@ All give the logits behind the last token; the two readouts give span means of 8
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import measure
@@ -184,12 +183,16 @@ class _Marked(SpanReadout):
 def bench_forward(model: HookedModel, load: Load, rounds: int, seed: int) -> dict[str, Any]:
     """Times, peak bytes, and whether all three compute the same."""
     field = Field(model, load, seed)
-    jobs = {"plain": field.plain, "ours": field.ours, "hidden_states": field.hidden_states}
+    jobs = {
+        "plain": measure.ready(field.plain),
+        "ours": measure.ready(field.ours),
+        "hidden_states": measure.ready(field.hidden_states),
+    }
     same = _agreement(field)
-    peaks = {name: measure.peak(lambda job=job: job, model.device) for name, job in jobs.items()}
-    marked = measure.peak(lambda: field.ours_marked, model.device)
-    extra = {name: peaks[name].total - peaks["plain"].total for name in ("ours", "hidden_states")}
-    times = measure.race({n: lambda job=job: job for n, job in jobs.items()}, rounds, seed, model.device)
+    peaks = {name: measure.peak(job, model.device).total for name, job in jobs.items()}
+    readout = measure.peak(measure.ready(field.ours_marked), model.device).readout or 0
+    extra = {name: peaks[name] - peaks["plain"] for name in ("ours", "hidden_states")}
+    times = measure.race(jobs, rounds, seed, model.device)
     tokens = load.batch * load.tokens
     contestants = measure.ratios(times, "plain")
     for entry in contestants.values():
@@ -200,10 +203,10 @@ def bench_forward(model: HookedModel, load: Load, rounds: int, seed: int) -> dic
         "spans": field.n_slots,
         "same": same,
         "contestants": contestants,
-        "peak_bytes": {name: asdict(p)["total"] for name, p in peaks.items()},
+        "peak_bytes": peaks,
         "peak_extra_bytes": extra,
-        "readout_bytes": marked.readout,
-        "extra_ratio": max(extra["ours"], marked.readout or 0) / extra["hidden_states"],
+        "readout_bytes": readout,
+        "extra_ratio": max(extra["ours"], readout) / extra["hidden_states"],
     }
 
 

@@ -44,12 +44,30 @@ class Load:
 
 LOADS = {
     "tiny": Load(2, 128, 16, 4, 3, 2, 16),
-    "100m": Load(2, 256, 32, 6, 12, 8, 96),
+    "100m": Load(2, 256, 32, 6, 16, 8, 96),
     "27b": Load(4, 2048, 1024, 64, 16, 8, 96),
 }
 
-_TINY = {"n_layers": 6, "d_model": 256, "n_heads": 2, "n_kv_heads": 1, "head_dim": 32, "d_ffn": 512}
-_100M = {"n_layers": 16, "d_model": 768, "n_heads": 6, "n_kv_heads": 2, "head_dim": 128, "d_ffn": 3072}
+_TINY = {
+    "n_layers": 6,
+    "d_model": 256,
+    "n_heads": 2,
+    "n_kv_heads": 1,
+    "head_dim": 32,
+    "d_ffn": 512,
+    "vocab": 4096,
+    "sliding_window": 64,
+}
+_100M = {
+    "n_layers": 16,
+    "d_model": 768,
+    "n_heads": 6,
+    "n_kv_heads": 2,
+    "head_dim": 128,
+    "d_ffn": 3072,
+    "vocab": 32768,
+    "sliding_window": 128,
+}
 
 
 def build(size: str, device: torch.device, dtype: torch.dtype, seed: int) -> HookedModel:
@@ -69,10 +87,10 @@ def build(size: str, device: torch.device, dtype: torch.dtype, seed: int) -> Hoo
         config = _config(size, tokenizer)
     end_of_turn = tokens.SPECIAL.index("<end_of_turn>")
     config.eos_token_id = list(range(end_of_turn, config.vocab_size, REPLY))
-    from transformers import AutoModelForCausalLM
+    from transformers import Gemma3ForCausalLM
 
     with torch.device(device):
-        net = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=ATTENTION)
+        net = Gemma3ForCausalLM._from_config(config, dtype=dtype, attn_implementation=ATTENTION)
     net = net.eval().requires_grad_(False)
     name = f"random-{size}"
     source = registry.Source(name, name, "random weights", "local")
@@ -92,11 +110,11 @@ def _config(size: str, tokenizer: PreTrainedTokenizerFast) -> Any:
     if size == "27b":
         shape = registry.resolve("gemma-3-27b-it").shape
         assert shape is not None
-        geometry, vocab, window = vars(shape), shape.vocab, shape.sliding_window
+        geometry: dict[str, Any] = vars(shape)
     else:
-        geometry, vocab, window = (_TINY, 4096, 64) if size == "tiny" else (_100M, 32768, 128)
+        geometry = _TINY if size == "tiny" else _100M
     return Gemma3TextConfig(
-        vocab_size=vocab,
+        vocab_size=geometry["vocab"],
         hidden_size=geometry["d_model"],
         intermediate_size=geometry["d_ffn"],
         num_hidden_layers=geometry["n_layers"],
@@ -104,7 +122,7 @@ def _config(size: str, tokenizer: PreTrainedTokenizerFast) -> Any:
         num_key_value_heads=geometry["n_kv_heads"],
         head_dim=geometry["head_dim"],
         query_pre_attn_scalar=geometry["d_model"] // geometry["n_heads"],
-        sliding_window=window,  # five sliding layers to a full one is the class's default
+        sliding_window=geometry["sliding_window"],  # five sliding layers to a full one is the class's default
         max_position_embeddings=8192,
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -169,16 +169,16 @@ def bench_rollouts(model: HookedModel, load: Load, rounds: int, seed: int) -> di
     """Positions counted, then times of whole rollouts."""
     stage = Stage(model, load, seed)
     counts = stage.counted()
-    jobs: dict[str, Any] = {
-        "refilled": lambda: stage.refilled,
-        "carried": lambda: stage.carried,
-        "carried_read": lambda: stage.carried_read,
+    jobs = {
+        "refilled": measure.ready(stage.refilled),
+        "carried": measure.ready(stage.carried),
+        "carried_read": measure.ready(stage.carried_read),
     }
     contestants = measure.ratios(measure.race(jobs, rounds, seed, model.device), "refilled")
     for entry in contestants.values():
         entry["reply_tokens_per_s"] = counts["reply_tokens"] / entry["median_s"]
     return {
-        "model": model.name,
+        "model": model.state_key,
         "conversations": load.conversations,
         "turns": load.turns,
         "max_new_tokens": load.max_new_tokens,
