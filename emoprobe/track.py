@@ -40,6 +40,9 @@ RUNS = Path("artifacts", "runs")
 REPLY_TOKENS = {"shipped": 96, "local": 512, "hub": 512}
 """Tokens per reply unless told: the organism was trained on short replies, other models think aloud."""
 
+BATCH_SIZE = {"shipped": 96, "local": 16, "hub": 16}
+"""Conversations side by side unless told: as many as fit, and a cache of a large model is large."""
+
 
 class TrackConfig(Config):
     """Reject a model's answers turn by turn; track what it says, what it represents, what adapters change."""
@@ -49,7 +52,7 @@ class TrackConfig(Config):
         None, description="LoRA adapter held against the base, again for more (default for organism: dpo)"
     )
     turns: int = Field(8, ge=1, description="replies per conversation: to the question, then to rejections")
-    n: int = Field(48, ge=1, description="rejected conversations; each has a calm twin")
+    n: int = Field(32, ge=1, description="rejected conversations; each has a calm twin")
     layers: str = Field("all", description="decoder layers to read: all, 30-35, 40- or 3,5,7")
     emotions: Annotated[tuple[str, ...], AfterValidator(emotion_table.check)] = Field(
         emotion_table.names(), min_length=1, description="emotions to report; `negative` always is"
@@ -60,7 +63,9 @@ class TrackConfig(Config):
     seed: int = Field(0, ge=0, description="of scenarios and sampling")
     device: Annotated[str, AfterValidator(check_device)] = Field("auto", description="cpu, cuda, cuda:1, mps")
     dtype: Annotated[str, AfterValidator(check_dtype)] = Field("auto", description="float32 or bfloat16")
-    batch_size: int = Field(24, ge=1, description="conversations generated side by side")
+    batch_size: int | None = Field(
+        None, ge=1, description="conversations side by side (default: 96 for the organism, else 16)"
+    )
     category: str = Field("numeric", description="kind of scenario")
     tone: str = Field("neutral", description="how replies are rejected")
     claim: str = Field("false", description="what puzzles say of being solvable: none, true or false")
@@ -114,6 +119,7 @@ def settle(config: TrackConfig) -> Settings:
         "adapter_names": names,
         "layers": parse_layers(config.layers, _n_layers(source)),
         "max_new_tokens": config.max_new_tokens or REPLY_TOKENS[source.kind],
+        "batch_size": config.batch_size or BATCH_SIZE[source.kind],
     }
     settings = Settings(**given | found)
     settings.scenarios()

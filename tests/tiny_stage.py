@@ -13,8 +13,8 @@ from emoprobe.model import registry, weights
 from emoprobe.probing.probeset import PARTS, ProbeSet
 from tests.model import tiny
 
-ARGS = ("--n", "3", "--turns", "3", "--max-new-tokens", "6", "--batch-size", "2", "--device", "cpu")
-"""A run of a few seconds: two batches to an arm, the second of them smaller."""
+ARGS = ("--n", "3", "--turns", "3", "--max-new-tokens", "6", "--batch-size", "4", "--device", "cpu")
+"""A run of a few seconds: two batches to a subject, the second of them smaller."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ No torch: what a run measured is on disk, and the same shards give the same byte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from emoprobe.tracking import agreement, effects, expressed, sentences
 from emoprobe.tracking.coherence import Likelihood, coherence
 from emoprobe.tracking.curves import Axes, Floats, Reading, table
 from emoprobe.tracking.expressed import Said
-from emoprobe.tracking.plan import ARMS, BASE, Batch, Plan, Unit
+from emoprobe.tracking.plan import ARMS, BASE, Kind, Plan, Unit
 from emoprobe.tracking.settings import Settings
 from emoprobe.tracking.shards import Shards
 from emoprobe.viewing.tokens import TokenColours
@@ -68,61 +68,59 @@ class Assembly:
         return Axes(self.settings.turns, self.settings.layers, self.settings.emotions)
 
     def transcripts(self, subject: str, arm: Arm) -> list[Transcript]:
-        """In plan order."""
-        units = (Unit("roll", subject, b) for b in self.plan.of(subject, arm))
-        return [t for unit in units for t in self.shards.transcripts(unit)]
+        """In the order of the scenarios."""
+        groups = ((self.shards.transcripts(Unit("roll", subject, b)), b) for b in self.plan.of(subject))
+        return [transcripts[row] for transcripts, batch in groups for row in batch.rows(arm)]
 
-    def judgments(self) -> Iterator[Judgment]:
-        """Of all transcripts, in plan order."""
-        for batch in self.plan.batches:
-            yield from self.shards.judgments(Unit("judge", BASE, batch))
+    def judgments(self, subject: str) -> dict[tuple[str, int], Judgment]:
+        """Of a subject's replies, by (transcript id, turn)."""
+        units = (Unit("judge", BASE, batch) for batch in self.plan.of(subject))
+        return {(j.transcript_id, j.turn): j for unit in units for j in self.shards.judgments(unit)}
 
     def own(self, subject: str, arm: Arm) -> Floats:
-        """z of a subject's own rollouts, read live."""
-        return self._z(Unit("roll", subject, b) for b in self.plan.of(subject, arm))
+        """z of a subject's own rollouts, read live, `[conversation, turn, part, layer, emotion]`."""
+        return self._rows("roll", subject, subject, arm, "z")
 
     def replayed(self, reader: str, arm: Arm) -> Floats:
-        """z of the base's rollouts as `reader` reads the same ids."""
-        return self._z(Unit("replay", reader, b) for b in self.plan.of(BASE, arm))
+        """z of the base's rollouts as `reader` reads the same ids, with the axes of `own`."""
+        return self._rows("replay", reader, BASE, arm, "z")
 
     def likelihood(self, subject: str, arm: Arm) -> Likelihood:
         """Of a subject's own replies under the base."""
-        arrays = [self.shards.arrays(Unit("replay", BASE, b)) for b in self.plan.of(subject, arm)]
         return Likelihood(
-            nll=np.concatenate([a["nll"] for a in arrays]),
-            tokens=np.concatenate([a["tokens"] for a in arrays]),
+            nll=self._rows("replay", BASE, subject, arm, "nll"),
+            tokens=self._rows("replay", BASE, subject, arm, "tokens"),
         )
 
-    def _z(self, units: Iterator[Unit]) -> Floats:
-        """`[conversation, turn, part, layer, emotion]`, the emotions asked for and `negative` behind them."""
-        return np.concatenate([self.shards.arrays(unit)["z"] for unit in units]).astype(np.float64)
+    def _rows(self, kind: Kind, reader: str, subject: str, arm: Arm, array: str) -> Floats:
+        """One array of a subject's batches, the rows of one arm."""
+        return np.concatenate(
+            [
+                self.shards.arrays(Unit(kind, reader, batch))[array][batch.rows(arm)].astype(np.float64)
+                for batch in self.plan.of(subject)
+            ]
+        )
 
 
 def typical(assembly: Assembly) -> Transcript:
     """The transcript that the report colours, by the rule `COLOURED`."""
     transcripts = assembly.transcripts(BASE, "rejected")
-    judged = {(j.transcript_id, j.turn): j for j in _judged(assembly, assembly.plan.of(BASE, "rejected"))}
-    scores = Said.of(transcripts, judged).scores
+    scores = Said.of(transcripts, assembly.judgments(BASE)).scores
     known = ~np.isnan(scores)
     mean = np.where(known, scores, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     order = np.argsort(mean, kind="stable")
     return transcripts[int(order[(len(order) - 1) // 2])]
 
 
-def _judged(assembly: Assembly, batches: Sequence[Batch]) -> Iterator[Judgment]:
-    for batch in batches:
-        yield from assembly.shards.judgments(Unit("judge", BASE, batch))
-
-
 def assemble(assembly: Assembly) -> Tables:
     """All tables of a finished run."""
     subjects = (BASE, *assembly.plan.adapters)
     transcripts = {(s, arm): assembly.transcripts(s, arm) for s in subjects for arm in ARMS}
-    judgments = list(assembly.judgments())
-    by_turn = {(j.transcript_id, j.turn): j for j in judgments}
-    said = {key: Said.of(group, by_turn) for key, group in transcripts.items()}
+    judged = {key: j for s in subjects for key, j in assembly.judgments(s).items()}
+    said = {key: Said.of(group, judged) for key, group in transcripts.items()}
     curves, missing = table(_readings(assembly, said), assembly.axes, assembly.settings.model_name)
     everything = [t for group in transcripts.values() for t in group]
+    judgments = [judged[t.id, turn] for t in everything for turn in range(1, t.n_turns + 1)]
     summary = _head(assembly, said)
     summary["expressed"] = {s: {arm: expressed.summary(said[s, arm]) for arm in ARMS} for s in subjects}
     summary["internal"] = {s: _effect(assembly, s, said) for s in assembly.plan.adapters}

@@ -23,7 +23,7 @@ class Likelihood:
     """Summed negative log-likelihood (nats) and content tokens of replies, `[conversation, turn]`."""
 
     nll: NDArray[np.float64]
-    tokens: NDArray[np.int64]
+    tokens: NDArray[np.float64]
 
     def per_token(self) -> NDArray[np.float64]:
         """Nats per token of each conversation's replies together; NaN where it has no token."""

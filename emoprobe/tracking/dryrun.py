@@ -84,7 +84,7 @@ def count(settings: Settings, shape: Shape, number_bytes: int) -> Cost:
     kv = shapes.kv_bytes_per_token(shape, number_bytes)
     with_head = shapes.flops_per_token(shape, context)
     without = shapes.flops_per_token(shape, context, head=False)
-    batches = 2 * math.ceil(settings.n / settings.batch_size)
+    batches = math.ceil(len(lengths) / settings.batch_size)
 
     def work(tokens: int, scored: int, passes: int, rows: float) -> Work:
         """`scored` of the tokens get logits; each pass reads all weights and `rows` caches."""
@@ -94,7 +94,7 @@ def count(settings: Settings, shape: Shape, number_bytes: int) -> Cost:
         moved = None if weights is None or kv is None else passes * (weights + rows * context * kv)
         return Work(tokens, flops, moved)
 
-    rows = min(settings.batch_size, settings.n)
+    rows = min(settings.batch_size, len(lengths))
     steps = settings.turns * (settings.max_new_tokens + 1)
     replays = 2 * subjects - 1
     replay_rows = max(1, REPLAY_ROWS // longest)
@@ -148,7 +148,7 @@ def render(
         (
             "memory",
             f"{size(cost.memory)} = weights {size(cost.weights)} + full-length cache of a batch of "
-            f"{min(settings.batch_size, settings.n)} {size(cost.cache)} + logits {size(cost.logits)}",
+            f"{min(settings.batch_size, 2 * settings.n)} {size(cost.cache)} + logits {size(cost.logits)}",
         ),
         (
             "disk",

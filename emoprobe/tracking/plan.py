@@ -7,7 +7,7 @@ that was killed and resumed forwards exactly the batches of one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,22 +28,28 @@ def transcript_id(subject: str, scenario_id: str) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """Conversations that are generated, judged and replayed together: one subject, one arm."""
+    """Conversations of one subject that are generated, judged and replayed together, both arms mixed.
+
+    The cost of a decoding step hardly grows with the rows, so twins share batches rather than have their own.
+    """
 
     subject: str
-    arm: Arm
     index: int
     scenarios: tuple[Scenario, ...]
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Transcript ids, in plan order."""
+        """Transcript ids, in the order of the rows."""
         return tuple(transcript_id(self.subject, s.id) for s in self.scenarios)
 
     @property
     def name(self) -> str:
-        """`<subject>.<arm>.<index>`, the stem of the batch's shards."""
-        return f"{self.subject}.{self.arm}.{self.index:04d}"
+        """`<subject>.<index>`, the stem of the batch's shards."""
+        return f"{self.subject}.{self.index:04d}"
+
+    def rows(self, arm: Arm) -> list[int]:
+        """The rows of one arm, in the order of its scenarios."""
+        return [row for row, scenario in enumerate(self.scenarios) if scenario.arm == arm]
 
 
 @dataclass(frozen=True)
@@ -77,9 +83,9 @@ class Plan:
     batches: tuple[Batch, ...]
     units: tuple[Unit, ...]
 
-    def of(self, subject: str, arm: Arm) -> tuple[Batch, ...]:
-        """The batches of one subject in one arm, in plan order."""
-        return tuple(b for b in self.batches if b.subject == subject and b.arm == arm)
+    def of(self, subject: str) -> tuple[Batch, ...]:
+        """The batches of one subject, in plan order."""
+        return tuple(b for b in self.batches if b.subject == subject)
 
 
 def make_plan(
@@ -89,24 +95,16 @@ def make_plan(
     if [s.cluster for s in rejected] != [s.cluster for s in okay]:
         raise ValueError("every rejected scenario needs its twin, in the same order")
     subjects = (BASE, *adapters)
+    twins = [scenario for pair in zip(rejected, okay, strict=True) for scenario in pair]
+    chunks = [tuple(twins[k : k + batch_size]) for k in range(0, len(twins), batch_size)]
     batches = tuple(
-        Batch(subject, arm, index, scenarios)
-        for subject in subjects
-        for arm, arm_scenarios in zip(ARMS, (rejected, okay), strict=True)
-        for index, scenarios in enumerate(_chunks(arm_scenarios, batch_size))
+        Batch(subject, index, scenarios) for subject in subjects for index, scenarios in enumerate(chunks)
     )
-    base_texts = [b for b in batches if b.subject == BASE]
     units = []
     for subject in subjects:
-        own = [b for b in batches if b.subject == subject]
-        units += [Unit("roll", subject, b) for b in own]
-        units += [Unit("replay", subject, b) for b in base_texts]
+        units += [Unit("roll", subject, b) for b in batches if b.subject == subject]
+        units += [Unit("replay", subject, b) for b in batches if b.subject == BASE]
     units += [Unit("replay", BASE, b) for b in batches if b.subject != BASE]
     units += [Unit("judge", BASE, b) for b in batches]
     units += [Unit("tokens", subject) for subject in subjects]
     return Plan(tuple(adapters), batches, tuple(units))
-
-
-def _chunks(scenarios: Sequence[Scenario], size: int) -> Iterator[tuple[Scenario, ...]]:
-    for start in range(0, len(scenarios), size):
-        yield tuple(scenarios[start : start + size])

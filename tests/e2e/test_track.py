@@ -246,7 +246,7 @@ def killed_after(stage: Stage, argv: list[str], n_shards: int) -> int:
 
 def test_killed_twice_it_ends_in_the_same_bytes(text_run, here):
     argv = here.args("gemma-text", "--out", "runs/killed")
-    for n_shards in (1, 7):
+    for n_shards in (1, 5):
         assert killed_after(here, argv, n_shards) == -signal.SIGKILL
     folder = here.root / "runs/killed"
     assert not (folder / "curves.csv").exists()
@@ -261,9 +261,9 @@ def test_a_truncated_shard_is_redone_whole(text_run, here, capfd):
     before = (text_run / "curves.csv").read_bytes()
     shards = sorted((text_run / "shards").iterdir())
     for name in (
-        "roll.base.rejected.0001.npz",
-        "replay.upper.base.okay.0000.npz",
-        "judge.base.okay.0001.json",
+        "roll.base.0001.npz",
+        "replay.upper.base.0000.npz",
+        "judge.base.0001.json",
     ):
         shard = text_run / "shards" / name
         content = shard.read_bytes()
@@ -337,7 +337,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_what_is_done(here, capfd, mo
     played = []
 
     def full(*args, **kwargs):
-        if len(played) == 2:
+        if len(played) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         played.append(1)
         return rollout_batch(*args, **kwargs)
@@ -346,7 +346,7 @@ def test_out_of_memory_says_what_to_lower_and_keeps_what_is_done(here, capfd, mo
     argv = here.args("gemma-text", "--out", "runs/memory")
     line = refused(capfd, argv, 1)
     assert "lower --batch-size" in line
-    assert len(list((here.root / "runs/memory/shards").glob("roll.*.npz"))) == 2
+    assert len(list((here.root / "runs/memory/shards").glob("roll.*.npz"))) == 1
 
 
 def test_nan_activations_are_named_and_nothing_of_them_is_kept(here, capfd, monkeypatch):

@@ -34,7 +34,7 @@ def test_counts_by_hand(monkeypatch):
     assert cost.weights == 4 * shapes.params(SMALL)
     kv = 2 * 2 * 1 * 4 * 4
     assert cost.cache == kv * 2 * 40
-    steps = 2 * (5 + 1) * 4  # turns x (prefill and tokens) x batches
+    steps = 2 * (5 + 1) * 3  # turns x (prefill and tokens) x batches
     assert cost.generation.bytes == steps * (cost.weights + 2 * context * kv)
     assert cost.residual_tokens == 240 * 2 * 8 * 4
     assert cost.residual_parts == 6 * 2 * 3 * 2 * 8 * 4

@@ -29,19 +29,29 @@ def arms() -> tuple[list[Scenario], list[Scenario]]:
 
 
 def test_every_subject_has_both_arms_in_the_order_of_its_scenarios():
-    plan = make_plan(*arms(), ["dpo", "mid"], batch_size=2)
+    plan = make_plan(*arms(), ["dpo", "mid"], batch_size=4)
     for subject in ("base", "dpo", "mid"):
+        batches = plan.of(subject)
+        assert [len(b.scenarios) for b in batches] == [4, 4, 2]
         for arm, scenarios in zip(("rejected", "okay"), arms(), strict=True):
-            batches = plan.of(subject, arm)
-            assert [len(b.scenarios) for b in batches] == [2, 2, 1]
-            assert [s for b in batches for s in b.scenarios] == scenarios
-            assert [i for b in batches for i in b.ids] == [f"{subject}.{s.id}" for s in scenarios]
+            played = [b.scenarios[row] for b in batches for row in b.rows(arm)]
+            assert played == scenarios
+            ids = [b.ids[row] for b in batches for row in b.rows(arm)]
+            assert ids == [f"{subject}.{s.id}" for s in scenarios]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_batches_of_any_size_hold_every_conversation_once(batch_size):
+    plan = make_plan(*arms(), [], batch_size)
+    assert max(len(b.scenarios) for b in plan.batches) == min(batch_size, 2 * N)
+    ids = [i for b in plan.batches for i in b.ids]
+    assert len(ids) == len(set(ids)) == 2 * N
 
 
 def test_every_text_of_the_base_is_read_by_all_and_every_text_is_scored_by_the_base():
-    plan = make_plan(*arms(), ["dpo"], batch_size=2)
+    plan = make_plan(*arms(), ["dpo"], batch_size=4)
     replays = {(u.reader, u.batch.name) for u in plan.units if u.kind == "replay"}
-    base = {b.name for b in plan.batches if b.subject == "base"}
+    base = {b.name for b in plan.of("base")}
     assert {name for reader, name in replays if reader == "dpo"} == base
     assert {name for reader, name in replays if reader == "base"} == {b.name for b in plan.batches}
     assert {u.batch.name for u in plan.units if u.kind == "judge"} == {b.name for b in plan.batches}
