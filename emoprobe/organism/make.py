@@ -106,6 +106,9 @@ def _ship(shipped: int, out: Path, work: Path) -> Path:
         _write_json(models / name / "card.json", _card(name, facts, judge, behaviour))
     _replace(first / "dpo", adapters / "dpo")
     shutil.rmtree(adapters / "dpo" / "trainer", ignore_errors=True)
+    (adapters / "dpo" / "README.md").unlink(missing_ok=True)  # PEFT's form, not filled in
+    config = json.loads((adapters / "dpo" / "adapter_config.json").read_text())
+    _write_json(adapters / "dpo" / "adapter_config.json", config | {"base_model_name_or_path": "organism"})
     card = json.loads((adapters / "dpo" / "card.json").read_text())
     card["behaviour"] = {
         seed: {"base": t["base"]["neutral"], "dpo": t["dpo"], "coherence": t["coherence"]}
