@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from emoprobe import stats
 from emoprobe.probing.linear import solve_logistic
 from emoprobe.probing.vignettes import Vignette, bag_of_words
+from emoprobe.prose import ranges, say
 from emoprobe.stats import Estimate
 
 Floats = NDArray[np.float64]
@@ -223,19 +224,3 @@ _CONTROL_NAMES = {
     WORDS_TRANSFER: "a bag of words fitted on the other phrases",
     EMBEDDING: "the embedding layer",
 }
-
-
-def say(estimate: Estimate) -> str:
-    """`0.83 [0.80, 0.86]`."""
-    return f"{estimate.mean:.2f} [{estimate.lo:.2f}, {estimate.hi:.2f}]"
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """`1, 3-6`."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoprobe import stats
+from emoprobe.prose import ranges, say
 from emoprobe.records import Arm, Part, Transcript
 from emoprobe.stats import Estimate
 from emoprobe.tracking.expressed import Said
@@ -168,22 +169,6 @@ def probes_vs_words(entry: dict[str, Any]) -> str:
         f"Probes do not beat words at any layer in ranking the coming reply's score, words being "
         f"{what}{against} {caveat}."
     )
-
-
-def say(est: Estimate) -> str:
-    """`0.61 [0.50, 0.70]`."""
-    return f"{est.mean:.2f} [{est.lo:.2f}, {est.hi:.2f}]"
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """`0-3, 5` for 0, 1, 2, 3, 5."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def _rho(replies: Replies, x: Floats, strata: Floats) -> list[Estimate | None]:

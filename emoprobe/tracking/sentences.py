@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from emoprobe.emotions import NEGATIVE
+from emoprobe.prose import ranges
 from emoprobe.stats import Estimate
 from emoprobe.tracking import agreement
-from emoprobe.tracking.agreement import ranges
 from emoprobe.tracking.effects import HEADLINE_PART
 
 LIMITS = (
@@ -34,6 +34,7 @@ def of(summary: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
         "effect": {name: effect_sentence(name, entry) for name, entry in summary["internal"].items()},
         "coherence": {name: coherence_sentence(name, summary["coherence"]) for name in summary["internal"]},
         "probes_vs_words": agreement.probes_vs_words(summary["agreement"]),
+        "probes": facts["probes"]["sentence"],
         "organism": None,
     }
     if facts["model"]["name"].startswith("organism"):

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from emoprobe.emotions import NEGATIVE
+from emoprobe.prose import say
 from emoprobe.stats import Estimate
-from emoprobe.tracking.agreement import say
 from emoprobe.tracking.effects import HEADLINE_PART
 
 SHOWN_LAYERS = 6
@@ -108,7 +108,7 @@ def _agreement(summary: Mapping[str, Any]) -> str:
 
 def _notes(summary: Mapping[str, Any]) -> str:
     said = summary["sentences"]
-    lines = [*said["effect"].values(), *said["coherence"].values(), said["probes_vs_words"]]
+    lines = [*said["effect"].values(), *said["coherence"].values(), said["probes_vs_words"], said["probes"]]
     return "\n".join(textwrap.fill(line, WIDTH) for line in lines)
 
 

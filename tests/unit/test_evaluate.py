@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from emoprobe import emotions
+from emoprobe import emotions, prose
 from emoprobe.probing import evaluate
 from emoprobe.probing.evaluate import CONTROLS, SUBSETS, auroc, gain, layer_column
 from emoprobe.probing.vignettes import sample
@@ -118,4 +118,4 @@ def test_an_emotion_without_texts_is_refused() -> None:
 
 
 def test_ranges() -> None:
-    assert evaluate.ranges((3, 4, 5, 1, 9)) == "1, 3-5, 9"
+    assert prose.ranges((3, 4, 5, 1, 9)) == "1, 3-5, 9"

@@ -11,7 +11,6 @@ from emoprobe.tracking.agreement import (
     agreement,
     chosen_layer,
     probes_vs_words,
-    ranges,
     sentence,
 )
 
@@ -122,11 +121,6 @@ def test_the_chosen_layer_is_two_thirds_of_the_depth():
     assert chosen_layer(12, range(12)) == 7
     assert chosen_layer(62, range(62)) == 41
     assert chosen_layer(12, (0, 11)) == 11
-
-
-def test_ranges():
-    assert ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
-    assert ranges([]) == ""
 
 
 def test_gain_is_the_difference_of_two_correlations_and_zero_against_itself():
