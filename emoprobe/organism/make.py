@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,11 @@ def _finish_seed(folder: Path, seed: int, n: int) -> None:
 
 
 def _ship(shipped: int, out: Path, work: Path) -> Path:
+    from emoprobe.organism import train
+
     first = work / f"seed-{shipped}"
     facts = json.loads((first / "train.json").read_text())
+    facts["recipe"] = asdict(train.Recipe())
     for phase in ("late", "last"):
         facts[phase] = json.loads((first / f"{phase}.json").read_text())
     judge = json.loads((first / "judge.json").read_text())

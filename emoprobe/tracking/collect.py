@@ -132,7 +132,9 @@ class Collector:
             adapters[name] = ref.model_dump(mode="json", exclude={"path"})
         return {
             "model": self.model.ref.model_dump(mode="json"),
-            "parameters": sum(p.numel() for p in self.model.decoder.module.parameters()),
+            "parameters": sum(
+                p.numel() for name, p in self.model.decoder.module.named_parameters() if "lora_" not in name
+            ),
             "adapters": adapters,
             "probes": {
                 "model": self.probes.model,
