@@ -398,7 +398,8 @@ def test_long_hostile_text_takes_linear_time(piece: str) -> None:
         return time.process_time() - start
 
     seconds(100)
-    small, large = seconds(1_000), seconds(6_000)
+    # the least of three: a busy machine only ever adds
+    small, large = (min(seconds(n) for _ in range(3)) for n in (1_000, 6_000))
     assert large < 25 * small + 0.1
 
 
