@@ -38,7 +38,10 @@ _PRONOUNS = {"she": {"s": "she", "p": "her", "o": "her"}, "he": {"s": "he", "p":
 
 @dataclass(frozen=True)
 class Vignette:
-    """One story. `emotion` is the protagonist's at the end, or `neutral`; twins share `pair_id`."""
+    """One story. `emotion` is the protagonist's at the end, or `neutral`; twins share `pair_id`.
+
+    `protagonist` is a name, or `I`.
+    """
 
     text: str
     emotion: str
@@ -47,6 +50,7 @@ class Vignette:
     topic: str
     pair_id: str
     frame: str
+    protagonist: str
 
 
 @cache
@@ -110,7 +114,7 @@ def _plain(rng: random.Random, emotion: str, pool: Pool) -> Vignette:
         slots["time"] = f"{time[0].lower()}{time[1:]}" if not time.startswith("On ") else f"o{time[1:]}"
     text = _capitalised(frame.format(**slots, **cast))
     pair_id = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Vignette(text, emotion, pool, "plain", topic, pair_id, f"plain-{number}")
+    return Vignette(text, emotion, pool, "plain", topic, pair_id, f"plain-{number}", cast["S"])
 
 
 def _brief(rng: random.Random, emotion: str, pool: Pool) -> Vignette:
@@ -126,7 +130,7 @@ def _brief(rng: random.Random, emotion: str, pool: Pool) -> Vignette:
     else:
         text = f"{cast['S']} {rng.choice(own['reactions']).format(**cast)}."
     pair_id = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Vignette(_capitalised(text), emotion, pool, "brief", "none", pair_id, shape)
+    return Vignette(_capitalised(text), emotion, pool, "brief", "none", pair_id, shape, cast["S"])
 
 
 def twins(
@@ -153,7 +157,7 @@ def twins(
     ]
     pair_id = hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:12]
     first, second = (
-        Vignette(text, label, pool, "minimal", topic, pair_id, f"{kind}-{number}")
+        Vignette(text, label, pool, "minimal", topic, pair_id, f"{kind}-{number}", cast["S"])
         for text, label in zip(texts, (emotion, other), strict=True)
     )
     return first, second
