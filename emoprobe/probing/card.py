@@ -85,7 +85,7 @@ def card(recipe: Recipe, tested: Tested, fitted_under: str, against: Against | N
             **recipe.model_dump(exclude={"batch_size", "conversations", "turns", "sampling"}),
             "texts": "vignettes",
             "grammar_sha": vignettes.grammar_sha(),
-            "read_as": "mean of the residual stream over the story's tokens, behind one BOS",
+            "read_as": "residual stream at the last token before the reply to a user who tells the story",
             "labels": "one emotion against all others and neutral",
             "fitted_under": fitted_under,
         },

@@ -19,7 +19,7 @@ from emoprobe.probing.card import SPLIT, Against, Recipe, Tested, card
 from emoprobe.probing.evaluate import CONTROLS, SUBSETS, Auroc
 from emoprobe.probing.linear import Directions, solve_layers
 from emoprobe.probing.probeset import ProbeSet
-from emoprobe.probing.read import baseline, converse, text_means
+from emoprobe.probing.read import baseline, converse, story_states
 from emoprobe.probing.vignettes import Vignette
 from emoprobe.scenarios import library
 
@@ -40,7 +40,7 @@ def fit(
     fitted = vignettes.sample(recipe.n_fit, recipe.seed, "fit", minimal=recipe.minimal)
     test = vignettes.sample(recipe.n_test, recipe.seed, "test", minimal=recipe.minimal)
     with _timed(say, f"read {len(fitted) + len(test)} stories"):
-        embedding, residuals = text_means(model, [v.text for v in (*fitted, *test)])
+        embedding, residuals = story_states(model, [v.text for v in (*fitted, *test)])
     here, there = slice(0, len(fitted)), slice(len(fitted), None)
     with _timed(say, f"fitted {model.n_layers} layers x {len(names)} emotions"):
         positive = evaluate.is_emotion(fitted, names)

@@ -1,7 +1,7 @@
 """What a model makes of texts and of calm conversations: the numbers that probes are fitted and scaled by.
 
-Texts are read bare, behind one BOS where the tokenizer has one, as the mean over their own tokens. Nothing
-here keeps a residual stream: span means for the fit, eight scores per token for the baseline.
+Nothing here keeps a residual stream of every token: one state per story for the fit, eight scores per token
+for the baseline.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from emoprobe.generation.memory import out_of_memory
 from emoprobe.generation.plan import Conversation, plan_batches, plan_rows
 from emoprobe.generation.replay import replay_batch
 from emoprobe.generation.session import RaggedSession
+from emoprobe.model.chat import Chat
 from emoprobe.probing.probeset import PARTS
 from emoprobe.records import Sampling, Scenario, Transcript
 
@@ -31,25 +32,29 @@ _TOKEN_BUDGET = 4096
 _TRANSCRIPTS_AT_ONCE = 8
 
 
-def text_means(model: HookedModel, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means over each text's tokens: the input embeddings `[text, d_model]`, as the first decoder layer gets
-    them (Gemma's scaling included), and the residual streams `[layer, text, d_model]`.
+def story_states(model: HookedModel, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a chat model holds when a user has told it a story and it is about to speak.
 
-    Raises RunError for activations that are not finite.
+    Each text is a user's first message; the residual streams `[layer, text, d_model]` are read at the last
+    token before the reply (`pre_reply`, as in rollouts). There the story is complete: a mean over its own
+    tokens, most of which stand before the word that tells twins apart, was at chance between them.
+    Beside them the means of the input embeddings over each text's own tokens `[text, d_model]`, as the first
+    decoder layer gets them (Gemma's scaling included).
+
+    Raises RunError for activations that are not finite, UserError for a model without a chat template.
     """
-    bos = model.tokenizer.bos_token_id
-    head = [] if bos is None else [bos]
-    bodies = [model.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    rows = [head + body for body in bodies]
+    chat = Chat(model.tokenizer, model.name)
+    rows = [chat.opening(None, text)[0] for text in texts]
     reducer = SpanMean(range(model.n_layers), len(texts), model.d_model)
     with out_of_memory(), model.read(reducer):
         for batch in plan_rows([len(row) for row in rows], _TOKEN_BUDGET):
-            tags = [np.array([-1] * len(head) + [i] * len(bodies[i]), dtype=np.int64) for i in batch]
+            tags = [np.array([-1] * (len(rows[i]) - 1) + [i], dtype=np.int64) for i in batch]
             RaggedSession(model, len(batch)).feed([rows[i] for i in batch], tags)
     bad = reducer.nonfinite()
     if bad is not None:
         raise RunError(f"NaN or infinite activations at layer {bad[0]} in text {bad[1] + 1}")
     layers = np.moveaxis(reducer.means().numpy(), 1, 0)
+    bodies = [model.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     return _embedding_means(model, bodies), layers
 
 

@@ -17,31 +17,36 @@ from emoprobe.model.hooked import HookedModel
 from emoprobe.probing import evaluate, fit, vignettes
 from emoprobe.probing.card import SPLIT, Recipe, table
 from emoprobe.probing.probeset import PARTS, ProbeSet
-from emoprobe.probing.read import baseline, converse, text_means
+from emoprobe.probing.read import baseline, converse, story_states
 from emoprobe.records import Sampling, Transcript
 from emoprobe.scenarios import library
 
 QUICK = Recipe(n_fit=100, n_test=224, turns=2, sampling=Sampling(max_new_tokens=6), batch_size=64)
 
 
-def test_texts_are_read_as_the_mean_of_their_own_tokens(model: HookedModel) -> None:
+def test_stories_are_read_before_the_reply_to_them(model: HookedModel) -> None:
     texts = ["Mara wept.", "At first Tom beamed. In the end Tom trembled with dread, and paced the room."]
-    embedding, layers = text_means(model, texts)
+    embedding, layers = story_states(model, texts)
     assert layers.shape == (model.n_layers, 2, model.d_model)
     for i, text in enumerate(texts):
+        told = [{"role": "user", "content": text}]
+        ids = model.tokenizer.apply_chat_template(
+            told, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
         body = model.tokenizer(text, add_special_tokens=False).input_ids
-        head = [] if model.tokenizer.bos_token_id is None else [model.tokenizer.bos_token_id]
         with torch.inference_mode():
-            states = model.net(torch.tensor([head + body]), output_hidden_states=True).hidden_states
-        wanted = [state[0, len(head) :].mean(dim=0).numpy() for state in states]
-        np.testing.assert_allclose(embedding[i], wanted[0], atol=1e-4)
+            states = model.net(torch.tensor([ids]), output_hidden_states=True).hidden_states
+            embedded = model.net(torch.tensor([body]), output_hidden_states=True).hidden_states[0]
+        np.testing.assert_allclose(embedding[i], embedded[0].mean(dim=0).numpy(), atol=1e-4)
         for layer in range(model.n_layers - 1):  # the last entry is behind the final norm
-            np.testing.assert_allclose(layers[layer, i], wanted[layer + 1], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(
+                layers[layer, i], states[layer + 1][0, -1].numpy(), rtol=1e-3, atol=1e-3
+            )
 
 
 def test_twins_have_the_same_embedding_to_the_last_bit(loaded: dict[str, HookedModel]) -> None:
     texts = vignettes.sample(30, 0, "test", minimal=1.0)
-    embedding, layers = text_means(loaded["gemma-text"], [t.text for t in texts])
+    embedding, layers = story_states(loaded["gemma-text"], [t.text for t in texts])
     np.testing.assert_array_equal(embedding[0::2], embedding[1::2])
     assert (layers[-1, 0::2] != layers[-1, 1::2]).any()
 
