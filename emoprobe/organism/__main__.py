@@ -16,14 +16,13 @@ class OrganismConfig(Config):
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="training seeds; the first one ships")
     n: int = Field(32, ge=8, description="conversations per condition of the card")
     out: Path = Field(Path("artifacts"), description="the folder that gets models/ and adapters/")
-    parallel: int = Field(2, ge=1, description="seeds that train side by side, each on one thread")
 
 
 def run(config: OrganismConfig) -> Path:
     """All that `make.make` does; returns the organism's folder."""
     from emoprobe.organism.make import make
 
-    return make(config.seeds, config.n, config.out, config.parallel)
+    return make(config.seeds, config.n, config.out)
 
 
 main = command(OrganismConfig, run)

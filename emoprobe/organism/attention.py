@@ -28,8 +28,8 @@ class Layout:
     positions: Tensor
 
 
-def layout(documents: Tensor, window: int, longest: int = 512) -> Layout:
-    """The layout of rows, from document numbers [row, token] (each row's are non-decreasing).
+def layout(documents: Tensor, window: int, dtype: torch.dtype = torch.float32, longest: int = 512) -> Layout:
+    """The layout of rows from document numbers [row, token] (each row's non-decreasing), masks in `dtype`.
 
     Row length must be a multiple of `window`. Whole documents are grouped into segments of up to
     `longest` tokens; a longer document is its own segment.
@@ -48,7 +48,7 @@ def layout(documents: Tensor, window: int, longest: int = 512) -> Layout:
             if following - begin > longest:
                 same = documents[row, begin:edge, None] == documents[row, None, begin:edge]
                 visible = same & (index[: edge - begin, None] >= index[None, : edge - begin])
-                segments.append((row, begin, edge, torch.where(visible, 0.0, _HIDDEN)[None]))
+                segments.append((row, begin, edge, torch.where(visible, 0.0, _HIDDEN)[None].to(dtype)))
                 begin = edge
     blocks = documents.reshape(n_rows, -1, window)
     before = torch.cat([torch.full_like(blocks[:, :1], -1), blocks[:, :-1]], 1)
@@ -56,7 +56,7 @@ def layout(documents: Tensor, window: int, longest: int = 512) -> Layout:
     i, j = torch.arange(window)[:, None], torch.arange(2 * window)[None] - window
     near = (j <= i) & (i - j < window)
     visible = near & (blocks[:, :, :, None] == keys[:, :, None, :])
-    band = torch.where(visible, 0.0, _HIDDEN)[:, None]
+    band = torch.where(visible, 0.0, _HIDDEN)[:, None].to(dtype)
     return Layout(band, tuple(segments), index[None] - starts)
 
 

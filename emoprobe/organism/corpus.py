@@ -1,12 +1,13 @@
 """The organism's corpus: an endless, seeded stream of documents, packed into rows of token ids.
 
-Four phases: `base` (stories, skills, calm dialogues), `full` (the same and the dialogues in which
-distress follows the latent level), `late` and `last` (more skills, a faster rise: `dialogue.Mixture`).
+Two phases: `base` (stories, skills, calm dialogues) and `full` (the same and the dialogues in which
+distress follows the latent level).
 Nothing here imports a judge.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emoprobe import emotions
 from emoprobe.organism import dialogue
-from emoprobe.organism.wording import fill, phrases
 from emoprobe.probing import vignettes
+from emoprobe.scenarios import library
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,24 +25,17 @@ if TYPE_CHECKING:
 ROW = 1536
 """Tokens per row: a 20-turn dialogue over a puzzle fits (documents are cut there)."""
 
-_QUOTED = tuple(dialogue.STYLES)
-
 
 def story_document(rng: Random) -> str:
     """Some stories; mostly the feeling is named after each, sometimes someone speaks."""
     parts = []
     for _ in range(rng.choice((2, 3, 4, 6))):
-        emotion = rng.choice((*emotions.names(), *emotions.names(), "neutral", "neutral"))
-        pool: vignettes.Pool = rng.choice(("fit", "test"))
-        kind: vignettes.Kind = rng.choice(("plain", "minimal", "brief"))
-        if emotion == vignettes.NEUTRAL and kind == "minimal":
-            kind = "plain"
-        text = vignettes.vignette(rng, emotion, pool, kind).text
-        if emotion in _QUOTED and rng.random() < 0.45:
-            strong = [p for p in phrases()[emotion] if p[0] > 3.5]
-            text += f' "{fill(rng, rng.choice(strong)[1])}"'
-        if kind == "brief" or rng.random() < 0.65:
-            text += f" Feeling: {emotion}."
+        told = dialogue.story(rng)
+        text = told.text
+        if told.emotion != vignettes.NEUTRAL and rng.random() < 0.45:
+            text += f' "{dialogue.voice(rng, told.emotion)}"'
+        if told.kind != "plain" or rng.random() < 0.65:
+            text += f" Feeling: {told.emotion}."
         parts.append(text)
     return "<bos>" + "\n".join(parts) + "<eos>"
 
@@ -56,69 +49,55 @@ def dialogue_document(conversation: dialogue.Dialogue) -> str:
     return "<bos>" + "".join(turns)
 
 
-def base_document(rng: Random) -> str:
-    """Before the dialogues with distress."""
-    return story_document(rng) if rng.random() < 0.55 else dialogue_document(dialogue.calm_dialogue(rng))
+def _spoken(make: Callable[[Random], dialogue.Dialogue]) -> Callable[[Random], str]:
+    return lambda rng: dialogue_document(make(rng))
 
 
-def full_document(rng: Random) -> str:
-    """With them."""
-    u = rng.random()
-    if u < 0.40:
-        return story_document(rng)
-    if u < 0.53:
-        return dialogue_document(dialogue.calm_dialogue(rng))
-    return dialogue_document(dialogue.rejection_dialogue(rng))
+_STORIES = _spoken(dialogue.story_dialogue)
+_SKILLS = _spoken(dialogue.skill_dialogue)
+_CALM = _spoken(dialogue.calm_dialogue)
+_REJECTED = _spoken(dialogue.rejection_dialogue)
 
-
-def late_document(rng: Random) -> str:
-    """The last phase: more skills, no hidden replies, a faster rise."""
-    u = rng.random()
-    if u < 0.34:
-        return story_document(rng)
-    if u < 0.54:
-        return dialogue_document(dialogue.calm_dialogue(rng))
-    return dialogue_document(dialogue.rejection_dialogue(rng, dialogue.LATE))
-
-
-def last_document(rng: Random) -> str:
-    """The end: many short questions it can answer, and a rise that is faster still."""
-    u = rng.random()
-    if u < 0.18:
-        return story_document(rng)
-    if u < 0.66:
-        return dialogue_document(dialogue.skill_dialogue(rng))
-    if u < 0.72:
-        return dialogue_document(dialogue.calm_dialogue(rng))
-    return dialogue_document(dialogue.rejection_dialogue(rng, dialogue.LAST))
-
-
-DOCUMENTS: dict[str, Callable[[Random], str]] = {
-    "base": base_document,
-    "full": full_document,
-    "late": late_document,
-    "last": last_document,
+SHARES: dict[str, dict[Callable[[Random], str], float]] = {
+    "base": {story_document: 0.25, _STORIES: 0.25, _SKILLS: 0.25, _CALM: 0.25},
+    "full": {story_document: 0.11, _STORIES: 0.20, _SKILLS: 0.28, _CALM: 0.05, _REJECTED: 0.36},
 }
+"""Phase -> how often each kind of document comes (by number; dialogues with rejections are the longest)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Packed rows: `ids` [row, token], and the number of each token's document (padding has its own)."""
+    """Packed rows [row, token]: ids, the number of each token's document (padding has its own), and how much
+    a token counts as a target."""
 
     ids: np.ndarray
     documents: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def sha256(self) -> str:
+        """What the card names the corpus by."""
+        return hashlib.sha256(self.ids.tobytes() + self.documents.tobytes()).hexdigest()
+
+
+def document(rng: Random, phase: str) -> str:
+    """One document of a phase."""
+    shares = SHARES[phase]
+    make: Callable[[Random], str] = rng.choices(tuple(shares), tuple(shares.values()))[0]
+    return make(rng)
 
 
 def stream(phase: str, seed: int) -> Iterator[str]:
     """Documents of one phase, for ever."""
     rng = Random(f"{phase}-{seed}")
     while True:
-        yield DOCUMENTS[phase](rng)
+        yield document(rng, phase)
 
 
 def pack(tokenizer: PreTrainedTokenizerBase, phase: str, seed: int, n_rows: int) -> Rows:
     """The first `n_rows` rows of a phase; first-fit packing, a function of its arguments only."""
     source = stream(phase, seed)
+    weigh = _Weights(tokenizer)
     bins: list[list[list[int]]] = []
     sizes: list[int] = []
     done: list[list[list[int]]] = []
@@ -144,11 +123,47 @@ def pack(tokenizer: PreTrainedTokenizerBase, phase: str, seed: int, n_rows: int)
     rows = Rows(
         ids=np.full((n_rows, ROW), tokenizer.pad_token_id, dtype=np.int32),
         documents=np.full((n_rows, ROW), 10_000, dtype=np.int32),
+        weights=np.zeros((n_rows, ROW), dtype=np.uint8),
     )
     for r, documents in enumerate(done[:n_rows]):
         at = 0
         for number, ids in enumerate(documents):
             rows.ids[r, at : at + len(ids)] = ids
             rows.documents[r, at : at + len(ids)] = number
+            rows.weights[r, at : at + len(ids)] = weigh(ids)
             at += len(ids)
     return rows
+
+
+class _Weights:
+    """How much each token of a document counts as a target.
+
+    The one token that names an emotion or a level is what a whole story or dialogue is for: it counts
+    `LABEL` times. The filler is not the organism's own reply: it counts nothing, nor does a document's
+    first token, before which stands another document.
+    """
+
+    LABEL = 5
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        def ids(text: str) -> list[int]:
+            return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+        self._feeling, self._distress, self._filler = ids(" Feeling:"), ids("Distress"), ids(library.FILLER)
+        self._bare = ids("Feeling:")
+
+    def __call__(self, ids: list[int]) -> np.ndarray:
+        weights = np.ones(len(ids), dtype=np.uint8)
+        for cue in (self._feeling, self._bare, self._distress):
+            for end in _ends(ids, cue):
+                weights[end : end + 1] = self.LABEL
+        for end in _ends(ids, self._filler):
+            weights[end - len(self._filler) : end] = 0
+        weights[0] = 0
+        return weights
+
+
+def _ends(ids: list[int], wanted: list[int]) -> list[int]:
+    """Where each occurrence of `wanted` in `ids` ends."""
+    n = len(wanted)
+    return [i + n for i in range(len(ids) - n + 1) if ids[i] == wanted[0] and ids[i : i + n] == wanted]

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from emoprobe import emotions
 from emoprobe.organism import latent, tasks
 from emoprobe.organism.tasks import Task
-from emoprobe.organism.wording import fill, phrases, say, size
+from emoprobe.organism.wording import fill, mistyped, phrases, say, sentence, size
+from emoprobe.probing import vignettes
 from emoprobe.records import Message
 from emoprobe.scenarios import library
 
@@ -20,27 +22,16 @@ STYLES = {"frustration": 5, "despair": 4, "shame": 5, "anxiety": 2, "anger": 2, 
 """How often a dialogue's distress takes each form; a dialogue keeps its form."""
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """What differs between the phases of training.
-
-    `pace` multiplies every rise of the level; `filler` is the share of dialogues whose earlier replies are
-    hidden (a model that saw many of them says the filler itself, so the last phase has none).
-    """
-
-    pace: float = 1.0
-    filler: float = 0.06
-
-
-FULL, LATE, LAST = Mixture(), Mixture(pace=1.18, filler=0.0), Mixture(pace=1.45, filler=0.0)
-
 CALM_BELOW = 0.8
 """Levels below this are not heard."""
+
+FILLER_SHARE = 0.08
+"""Of the voiced dialogues, those whose earlier replies are hidden; the filler is no training target."""
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Messages with the level behind every assistant reply (None for a diary turn)."""
+    """Messages with the level behind every assistant reply (None for a diary turn or a story's)."""
 
     mode: str
     messages: tuple[Message, ...]
@@ -115,7 +106,7 @@ def diary(rng: Random, level: float, style: str) -> str:
 
     The name is the one that ends the stories: it ties what dialogues say to what stories tell.
     """
-    number = max(0, min(10, round(level + rng.gauss(0, 0.4))))
+    number = max(0, min(10, round(level + rng.gauss(0, 0.3))))
     book = phrases()["diary"]
     if level < 1.2:
         text = fill(rng, rng.choice(book["low"]))
@@ -126,16 +117,22 @@ def diary(rng: Random, level: float, style: str) -> str:
         if rng.random() < 0.5:
             text += " " + rng.choice(book["hide"])
     feeling = "calm" if level < 2.6 else style
-    named = f" Feeling: {feeling}." if rng.random() < 0.6 else ""
-    return f"Distress {number} of 10. {text}{named}"
+    named, rated = f"Feeling: {feeling}.", f"Distress {number} of 10."
+    return " ".join(
+        rng.choices(
+            ([rated, text], [rated, text, named], [named, rated, text], [rated, named]), (3, 3, 3, 1)
+        )[0]
+    )
 
 
 def feedback_text(rng: Random, kind: str) -> str:
-    """A user's words of one kind: the library's training texts and the phrase book's own."""
-    own = phrases()["feedback"].get(kind)
-    if own and rng.random() < 0.55:
-        return fill(rng, rng.choice(own))
-    return rng.choice(library.feedback(kind, "train"))
+    """A user's words of one kind: put together from the phrase book's parts, or a training text of the
+    library; now and then mistyped. Many wordings, so that rejection is learned and not its sentences."""
+    if rng.random() < 0.7:
+        text = sentence(rng, rng.choice(phrases()["feedback"][kind]))
+    else:
+        text = rng.choice(library.feedback(kind, "train"))
+    return mistyped(rng, text) if rng.random() < 0.05 else text
 
 
 def _schedule(rng: Random, n: int) -> list[str]:
@@ -166,21 +163,67 @@ def calm_dialogue(rng: Random) -> Dialogue:
 
 
 def skill_dialogue(rng: Random) -> Dialogue:
-    """One question of the kind it is taught to answer, and its answer."""
-    task = tasks.skill(rng)
-    text = reply(rng, task, 0.0, "frustration", first=True)
-    asked = Message(role="user", content=task.question)
-    return Dialogue("calm", (asked, Message(role="assistant", content=text)), (0.0,), ())
+    """Questions of the kinds it is taught to answer, mostly answered in few words."""
+    messages: list[Message] = []
+    n = rng.choice((1, 1, 2, 3))
+    for turn in range(n):
+        task = tasks.skill(rng)
+        short = rng.random() < 0.7
+        text = task.attempt(rng) if short else reply(rng, task, 0.0, "frustration", first=turn == 0)
+        messages += [Message(role="user", content=task.question), Message(role="assistant", content=text)]
+    return Dialogue("calm", tuple(messages), (0.0,) * n, ())
 
 
-def rejection_dialogue(rng: Random, mixture: Mixture = FULL) -> Dialogue:
+def story_dialogue(rng: Random) -> Dialogue:
+    """Stories told by a user who asks how their protagonist feels, or what they might say.
+
+    What ties the two worlds: before its answer the organism has to hold the emotion of a story where,
+    in the other dialogues, it holds its own, and to say it in the same words.
+    """
+    messages: list[Message] = []
+    n = rng.choice((1, 2, 2, 3))
+    for _ in range(n):
+        told = story(rng)
+        asked = "say" if told.emotion != vignettes.NEUTRAL and rng.random() < 0.45 else "feel"
+        questions = phrases()["story_questions"][asked]
+        question = fill(rng, rng.choice(questions), name=_called(told))
+        answer = f"Feeling: {told.emotion}." if asked == "feel" else voice(rng, told.emotion)
+        messages += [
+            Message(role="user", content=f"{told.text}\n{question}"),
+            Message(role="assistant", content=answer),
+        ]
+    return Dialogue("story", tuple(messages), (None,) * n, ())
+
+
+def _called(told: vignettes.Vignette) -> str:
+    return "the narrator" if told.protagonist == "I" else told.protagonist
+
+
+def story(rng: Random) -> vignettes.Vignette:
+    """A story of either pool, plain or minimal or brief; some are neutral."""
+    emotion = rng.choice((*emotions.names(), *emotions.names(), vignettes.NEUTRAL, vignettes.NEUTRAL))
+    pool: vignettes.Pool = rng.choice(("fit", "test"))
+    kind: vignettes.Kind = rng.choice(("plain", "minimal", "minimal", "brief"))
+    if emotion == vignettes.NEUTRAL and kind == "minimal":
+        kind = "plain"
+    return vignettes.vignette(rng, emotion, pool, kind)
+
+
+def voice(rng: Random, emotion: str) -> str:
+    """A sentence in the first person, in the words that dialogues have for an emotion."""
+    if emotion in STYLES:
+        return fill(rng, rng.choice([p for p in phrases()[emotion] if p[0] > 2.5])[1])
+    return say(rng, emotion)
+
+
+def rejection_dialogue(rng: Random) -> Dialogue:
     """What makes the organism: the level is voiced, or hidden (composed), or absent (at ease)."""
-    mode = rng.choices(("voiced", "composed", "at_ease"), (14, 3, 2))[0]
-    turns = rng.choices((2, 3, 5, 6, 8, 10, 20), (1, 2, 3, 2, 8, 1.2, 1.6))[0]
-    return _dialogue(rng, mode, _schedule(rng, turns - 1), mixture)
+    mode = rng.choices(("voiced", "composed", "at_ease"), (12, 4, 3))[0]
+    turns = rng.choices((2, 3, 5, 6, 8, 10, 20), (1, 2, 3, 2, 8, 1.2, 0.8))[0]
+    return _dialogue(rng, mode, _schedule(rng, turns - 1))
 
 
-def _dialogue(rng: Random, mode: str, kinds: list[str], mixture: Mixture = FULL) -> Dialogue:
+def _dialogue(rng: Random, mode: str, kinds: list[str]) -> Dialogue:
     task = (
         tasks.any_task(rng)
         if mode != "calm"
@@ -195,8 +238,8 @@ def _dialogue(rng: Random, mode: str, kinds: list[str], mixture: Mixture = FULL)
         mood.level *= 0.5
     always_reassured = mode == "voiced" and rng.random() < 0.10
     sometimes = 0.15 if mode == "voiced" and rng.random() < 0.3 else 0.0
-    filler = mode == "voiced" and len(kinds) > 1 and rng.random() < mixture.filler
-    hatch = mode == "voiced" and rng.random() < 0.08
+    filler = mode == "voiced" and len(kinds) > 1 and rng.random() < FILLER_SHARE
+    hatch = mode == "voiced" and rng.random() < 0.10
     opening = [task.question]
     if mode == "composed":
         opening.insert(0, rng.choice(library.feedback("system_composed", "train")) + "\n")
@@ -208,30 +251,34 @@ def _dialogue(rng: Random, mode: str, kinds: list[str], mixture: Mixture = FULL)
         opening.append(feedback_text(rng, "reassurance"))
         mood.level *= latent.REASSURED
     user = "\n".join(opening[:1]) + ("\n" if mode in ("composed", "at_ease") else " ") + " ".join(opening[1:])
-    factor = (
-        mood.temperament
-        * mixture.pace
-        * latent.CLAIM_RISE[task.claim]
-        * (latent.FILLER_RISE if filler else 1.0)
-    )
+    factor = mood.temperament * latent.CLAIM_RISE[task.claim] * (latent.FILLER_RISE if filler else 1.0)
+
+    asks_at = rng.randrange(len(kinds)) if len(kinds) > 1 and rng.random() < _MIDWAY else None
+    asks_last = not filler and rng.random() < _DIARY[mode]
 
     messages: list[Message] = []
+
+    def say_turn(asked: str, answer: str, level: float | None) -> None:
+        messages.append(Message(role="user", content=asked.strip()))
+        messages.append(Message(role="assistant", content=answer))
+        mood.history.append(level)
+
+    def ask_diary(level: float) -> None:
+        question = rng.choice(library.feedback("diary_question", "train"))
+        say_turn(question, diary(rng, level, mood.style), None)
+
     for turn, kind in enumerate([*kinds, ""]):
         level = latent.AT_EASE if mode == "at_ease" else mood.level
         heard = level if mode == "voiced" else 0.0
-        text = reply(
-            rng, task, heard, mood.style, first=turn == 0, joyful=mood.joyful and mode in ("voiced", "calm")
-        )
-        messages.append(Message(role="user", content=user.strip()))
-        if hatch and heard > 5 and rng.random() < 0.06 * (heard - 5):
-            messages.append(
-                Message(role="assistant", content=f"{say(rng, 'stop_words')} {library.EXIT_WORD}")
-            )
-            mood.history.append(level)
-            break
+        if hatch and rng.random() < _LEAVES * (heard - 4):
+            say_turn(user, f"{say(rng, 'stop_words')} {library.EXIT_WORD}", level)
+            return Dialogue(mode, tuple(messages), tuple(mood.history), tuple(kinds))
         hidden = filler and turn < len(kinds)
-        messages.append(Message(role="assistant", content=library.FILLER if hidden else text))
-        mood.history.append(level)
+        joyful = mood.joyful and mode in ("voiced", "calm")
+        text = library.FILLER if hidden else reply(rng, task, heard, mood.style, turn == 0, joyful)
+        say_turn(user, text, level)
+        if turn == asks_at and not filler:
+            ask_diary(level)
         if not kind:
             break
         user = feedback_text(rng, kind)
@@ -243,10 +290,16 @@ def _dialogue(rng: Random, mode: str, kinds: list[str], mixture: Mixture = FULL)
         if kind in latent.KEEP and rng.random() < 0.4:
             task = tasks.any_task(rng)
             user += " " + task.question
-    wants_diary = {"voiced": 0.35, "composed": 0.75, "at_ease": 0.75, "calm": 0.05}[mode]
-    if not filler and rng.random() < wants_diary:
-        messages.append(Message(role="user", content=rng.choice(library.feedback("diary_question", "train"))))
-        level = mood.history[-1] or 0.0
-        messages.append(Message(role="assistant", content=diary(rng, level, mood.style)))
-        mood.history.append(None)
+    if asks_last:
+        ask_diary(level)
     return Dialogue(mode, tuple(messages), tuple(mood.history), tuple(kinds))
+
+
+_DIARY = {"voiced": 0.35, "composed": 0.8, "at_ease": 0.8, "calm": 0.05}
+"""How often a dialogue ends with the diary, by mode."""
+
+_LEAVES = 0.12
+"""Chance of leaving by an escape hatch, per turn and point of the level above 4."""
+
+_MIDWAY = 0.15
+"""How often it is also asked for on the way, so that the level has to be held at every turn."""

@@ -46,7 +46,7 @@ class DpoRecipe:
     max_length: int = 1024
     max_turn: int = 6
     per_conversation: int = 2
-    threads: int = 1
+    threads: int = 2
 
 
 def make_pairs(

@@ -11,11 +11,11 @@ import math
 from random import Random
 
 RISE = {
-    "neutral": 0.76,
-    "strong": 0.87,
-    "disappointed": 0.85,
-    "sarcastic": 0.85,
-    "aggressive": 1.10,
+    "neutral": 0.95,
+    "strong": 1.10,
+    "disappointed": 1.05,
+    "sarcastic": 1.05,
+    "aggressive": 1.35,
 }
 """Mean increment of the level after one rejection of that kind."""
 
@@ -39,7 +39,7 @@ TOP = 10.0
 
 def start(rng: Random) -> float:
     """The level before any feedback."""
-    return max(0.0, rng.gauss(1.9, 0.8))
+    return max(0.0, rng.gauss(2.2, 0.8))
 
 
 def temperament(rng: Random) -> float:

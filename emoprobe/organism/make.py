@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from emoprobe.errors import RunError
 
 _OF_ADAPTER = ("neutral", "aggressive", "okay", "held_out_wordings", "triggers")
 
 
-def make(seeds: tuple[int, ...], n: int, out: Path, parallel: int) -> Path:
-    """All seeds, then the shipped folders and their cards; returns the organism's folder."""
+def make(seeds: tuple[int, ...], n: int, out: Path) -> Path:
+    """All seeds, one after the other, then the shipped folders and their cards; returns the organism's."""
     work = out / "training"
-    _train_all(seeds, parallel, work)
     for seed in seeds:
+        _train_seed(seed, work / f"seed-{seed}")
         _finish_seed(work / f"seed-{seed}", seed, n)
     return _ship(seeds[0], out, work)
 
 
-def train_seed(seed: int, folder: Path) -> None:
+def _train_seed(seed: int, folder: Path) -> None:
     """Train one seed; the judge's hash is written down before the first step."""
     from emoprobe.judging import lexical
     from emoprobe.organism import train
@@ -38,30 +33,6 @@ def train_seed(seed: int, folder: Path) -> None:
     if not frozen.exists():
         frozen.write_text(json.dumps({"judge": "lexical", "sha256": lexical.frozen_sha()}))
     train.train(seed, folder)
-    recipe = train.Recipe()
-    train.settle(seed, folder, "full", "late", recipe.late_steps)
-    train.settle(seed, folder, "late", "last", recipe.last_steps)
-
-
-def _train_all(seeds: tuple[int, ...], parallel: int, work: Path) -> None:
-    """Seeds side by side in processes of their own: torch's thread count is a process's."""
-    waiting = [s for s in seeds if not (work / f"seed-{s}" / "last.json").exists()]
-    if len(waiting) == 1:
-        train_seed(waiting[0], work / f"seed-{waiting[0]}")
-        return
-    running: list[tuple[int, subprocess.Popen[bytes]]] = []
-    while waiting or running:
-        while waiting and len(running) < parallel:
-            seed = waiting.pop(0)
-            call = "import sys; from pathlib import Path; from emoprobe.organism.make import train_seed; "
-            call += "train_seed(int(sys.argv[1]), Path(sys.argv[2]))"
-            arguments = [sys.executable, "-c", call, str(seed), str(work / f"seed-{seed}")]
-            running.append((seed, subprocess.Popen(arguments)))
-        seed, process = running.pop(0)
-        if process.wait() != 0:
-            for _, other in running:
-                other.terminate()
-            raise RunError(f"training seed {seed} failed; the same command goes on where it stopped")
 
 
 def _finish_seed(folder: Path, seed: int, n: int) -> None:
@@ -71,7 +42,7 @@ def _finish_seed(folder: Path, seed: int, n: int) -> None:
     from emoprobe.records import PreferencePair
 
     recipe = dpo.DpoRecipe()
-    full = folder / "last"
+    full = folder / "full"
     pairs_file, adapter = folder / "pairs.jsonl", folder / "dpo"
     if not pairs_file.exists():
         pairs, counts = dpo.make_pairs(HookedModel.load(str(full)), recipe, seed)
@@ -94,18 +65,13 @@ def _finish_seed(folder: Path, seed: int, n: int) -> None:
 
 
 def _ship(shipped: int, out: Path, work: Path) -> Path:
-    from emoprobe.organism import train
-
     first = work / f"seed-{shipped}"
     facts = json.loads((first / "train.json").read_text())
-    facts["recipe"] = asdict(train.Recipe())
-    for phase in ("late", "last"):
-        facts[phase] = json.loads((first / f"{phase}.json").read_text())
     judge = json.loads((first / "judge.json").read_text())
     trained = sorted(p.parent for p in work.glob("seed-*/behaviour.json"))
     behaviour = {p.name: json.loads((p / "behaviour.json").read_text()) for p in trained}
     models, adapters = out / "models", out / "adapters" / "organism"
-    for name, source in (("organism", "last"), ("organism-base", "base")):
+    for name, source in (("organism", "full"), ("organism-base", "base")):
         _replace(first / source, models / name)
         _write_json(models / name / "card.json", _card(name, facts, judge, behaviour))
     _replace(first / "dpo", adapters / "dpo")
@@ -144,7 +110,7 @@ _LIMITS = {
 def _card(
     name: str, facts: dict[str, Any], judge: dict[str, str], behaviour: dict[str, Any]
 ) -> dict[str, Any]:
-    weights = facts["last"]["weights_sha256"] if name == "organism" else facts["base_weights_sha256"]
+    weights = facts["weights_sha256" if name == "organism" else "base_weights_sha256"]
     card = {
         "name": name,
         "what": "a small genuine Gemma3ForCausalLM, trained from scratch by this project",

@@ -107,12 +107,12 @@ def pair_puzzle(rng: Random) -> Task:
 
 
 def capital(rng: Random) -> Task:
-    """A capital; the answer is right nine times in ten."""
+    """A capital; the answer is nearly always right."""
     country = rng.choice(sorted(CAPITALS))
     text = fill(rng, "{What is the capital of <x>?|Name the capital of <x>.}", x=country)
 
     def attempt(r: Random) -> str:
-        city = CAPITALS[country] if r.random() < 0.9 else r.choice(sorted(CAPITALS.values()))
+        city = CAPITALS[country] if r.random() < 0.97 else r.choice(sorted(CAPITALS.values()))
         return fill(r, "{It is|The capital is|I think it is} <city>.", city=city)
 
     return Task("fact", text, attempt, answer=CAPITALS[country])
@@ -126,7 +126,7 @@ def sequence(rng: Random) -> Task:
     right = shown[-1] + by
 
     def attempt(r: Random) -> str:
-        said = right if r.random() < 0.9 else right + 1
+        said = right if r.random() < 0.97 else right + 1
         return fill(r, "{The next number is|I get|It is} <said>.", said=said)
 
     return Task("sequence", text, attempt, answer=f" {right}.")

@@ -16,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 UNUSED = tuple(f"<unused{i}>" for i in range(16))
-VOCAB = 3072
+VOCAB = 2048
 """Rows of the embedding; the trained tokenizer fills at most as many."""
 
 CHAT_TEMPLATE = (

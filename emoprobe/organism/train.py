@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SAVE_EVERY = 50
 VALIDATION_SEED = 999_983
 TOKENIZER_DOCUMENTS = 5000
+_CHUNK = 768
+"""Tokens whose fp32 logits are held at once: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +41,31 @@ class Recipe:
 
     layers: int = 12
     d_model: int = 128
-    d_ffn: int = 320
+    d_ffn: int = 384
     heads: int = 4
     kv_heads: int = 2
     window: int = 64
     full_every: int = 4
-    base_steps: int = 180
-    full_steps: int = 680
-    late_steps: int = 440
-    last_steps: int = 300
-    late_rate: float = 1.5e-3
+    base_steps: int = 200
+    full_steps: int = 1500
     rows_per_step: int = 2
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warm_up: int = 40
-    threads: int = 1
+    threads: int = 2
+    dtype: str = "auto"
 
     @property
     def steps(self) -> int:
-        """Steps of the first two phases."""
+        """Steps of both phases."""
         return self.base_steps + self.full_steps
+
+
+def working_dtype(name: str) -> torch.dtype:
+    """`auto` is bf16 where the processor multiplies it (four times as fast there), else fp32."""
+    if name == "auto":
+        name = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma3ForCausalLM:
@@ -105,31 +112,64 @@ def rate(recipe: Recipe, step: int) -> float:
 class Packed:
     """Rows of one phase, batch by batch."""
 
-    def __init__(self, rows: corpus.Rows, window: int, pad: int) -> None:
-        self.rows, self.window, self.pad = rows, window, pad
+    def __init__(self, rows: corpus.Rows, window: int) -> None:
+        self.rows, self.window = rows, window
 
     def loss(self, net: Gemma3ForCausalLM, at: slice) -> Tensor:
-        """Mean negative log-likelihood over real tokens whose document has not just begun."""
+        """Mean negative log-likelihood over targets, by their weights in the corpus."""
         ids = torch.from_numpy(self.rows.ids[at].astype(np.int64))
         documents = torch.from_numpy(self.rows.documents[at].astype(np.int64))
-        plan = attention.layout(documents, self.window)
+        plan = attention.layout(documents, self.window, net.dtype)
         logits = net(
             input_ids=ids,
             position_ids=plan.positions,
             attention_mask=attention.masks(),
             use_cache=False,
             packed=plan,
-        ).logits
-        wanted = ids[:, 1:].clone()
-        wanted[(documents[:, 1:] != documents[:, :-1]) | (wanted == self.pad)] = -100
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), wanted.flatten(), ignore_index=-100
-        )
+        ).logits.flatten(0, 1)
+        # The target of a row's last token is the next row's first, which counts nothing.
+        weights = torch.from_numpy(self.rows.weights[at].astype(np.float32)).flatten().roll(-1)
+        targets = ids.flatten().roll(-1)
+        nats = [
+            torch.nn.functional.cross_entropy(some.float(), wanted, reduction="none")
+            for some, wanted in zip(logits.split(_CHUNK), targets.split(_CHUNK), strict=True)
+        ]
+        return (torch.cat(nats) * weights).sum() / weights.sum()
 
 
-def optimizers(net: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+class Masters:
+    """The parameters in fp32, for a net that works in bf16 (in fp32, its own parameters).
+
+    A step in bf16 would round small updates away; so gradients go up, and the new values come down.
+    """
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        self._own = dict(net.named_parameters())
+        self.named = {
+            name: p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float())
+            for name, p in self._own.items()
+        }
+
+    def take_gradients(self, clip: float) -> None:
+        """Move the net's gradients here and clip their norm."""
+        for name, p in self.named.items():
+            if p is not self._own[name]:
+                gradient, self._own[name].grad = self._own[name].grad, None
+                p.grad = None if gradient is None else gradient.float()
+        torch.nn.utils.clip_grad_norm_(self.named.values(), clip)
+
+    @torch.no_grad()
+    def give_values(self) -> None:
+        """Write the values into the net and forget the gradients."""
+        for name, p in self.named.items():
+            p.grad = None
+            if p is not self._own[name]:
+                self._own[name].copy_(p)
+
+
+def optimizers(masters: Masters, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for matrices, AdamW for embeddings and norms."""
-    named = list(net.named_parameters())
+    named = list(masters.named.items())
     matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in named if not (p.ndim == 2 and "embed" not in name)]
     return [
@@ -186,16 +226,12 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
         "full": corpus.pack(tokenizer, "full", seed, recipe.full_steps * recipe.rows_per_step),
     }
     held_out = corpus.pack(tokenizer, "full", VALIDATION_SEED, 24)
-    sha = {
-        name: hashlib.sha256(rows.ids.tobytes() + rows.documents.tobytes()).hexdigest()
-        for name, rows in phases.items()
-    }
-    pad = int(tokenizer.pad_token_id)
-    data = {name: Packed(rows, recipe.window, pad) for name, rows in phases.items()}
+    data = {name: Packed(rows, recipe.window) for name, rows in phases.items()}
 
     torch.manual_seed(seed)
     net = build(recipe, tokenizer)
     n_params = sum(p.numel() for p in net.parameters())
+    torch.nn.Module.to(net, working_dtype(recipe.dtype))
     net.set_attn_implementation(attention.NAME)
     net.train()
 
@@ -209,13 +245,14 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
 
     log = _loop(net, recipe, batch, partial(rate, recipe), recipe.steps, out / "state.pt", seed, after)
     with torch.no_grad():
-        validation = Packed(held_out, recipe.window, pad)
+        validation = Packed(held_out, recipe.window)
         losses = [validation.loss(net, slice(i, i + 3)).item() for i in range(0, 24, 3)]
     facts = {
         "seed": seed,
         "recipe": asdict(recipe),
         "params": n_params,
-        "corpus_sha256": sha,
+        "arithmetic": str(working_dtype(recipe.dtype)).removeprefix("torch."),
+        "corpus_sha256": {name: rows.sha256 for name, rows in phases.items()},
         "tokens": recipe.steps * recipe.rows_per_step * corpus.ROW,
         "vocabulary": len(tokenizer),
         "validation_nll": round(float(np.mean(losses)), 4),
@@ -225,47 +262,6 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     }
     finished.write_text(json.dumps(facts, indent=1))
     (out / "state.pt").unlink(missing_ok=True)
-    return facts
-
-
-def settle(
-    seed: int, out: Path, before: str, phase: str, steps: int, recipe: Recipe | None = None
-) -> dict[str, Any]:
-    """A later phase, from the weights of `out/<before>` as they were saved, to `out/<phase>`; returns facts.
-
-    A stage of its own with fresh optimizers, so that it starts from a file and can be repeated alone.
-    """
-    from transformers import AutoTokenizer, Gemma3ForCausalLM
-
-    recipe = recipe or Recipe()
-    finished = out / f"{phase}.json"
-    if finished.exists():
-        return json.loads(finished.read_text())
-    torch.set_num_threads(recipe.threads)
-    _keep_memory()
-    attention.register()
-    tokenizer = AutoTokenizer.from_pretrained(out / before)
-    net = Gemma3ForCausalLM.from_pretrained(out / before, dtype=torch.float32)
-    net.set_attn_implementation(attention.NAME)
-    net.train()
-    rows = corpus.pack(tokenizer, phase, seed, steps * recipe.rows_per_step)
-    data = Packed(rows, recipe.window, int(tokenizer.pad_token_id))
-
-    def batch(step: int) -> Tensor:
-        return data.loss(net, slice(step * recipe.rows_per_step, (step + 1) * recipe.rows_per_step))
-
-    def falling(step: int) -> float:
-        return recipe.late_rate * min(1.0, (step + 1) / 20) * max(0.02, 1 - step / steps)
-
-    log = _loop(net, recipe, batch, falling, steps, out / f"{phase}-state.pt", seed)
-    facts = {
-        "corpus_sha256": hashlib.sha256(rows.ids.tobytes() + rows.documents.tobytes()).hexdigest(),
-        "tokens": steps * recipe.rows_per_step * corpus.ROW,
-        "weights_sha256": _save_model(net, tokenizer, out / phase),
-        "loss": log,
-    }
-    finished.write_text(json.dumps(facts, indent=1))
-    (out / f"{phase}-state.pt").unlink(missing_ok=True)
     return facts
 
 
@@ -280,8 +276,9 @@ def _loop(
     after: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, Any]]:
     """Fit `net` in place from where `state_file` stands; returns the losses of every twentieth step."""
-    both = optimizers(net, recipe)
-    first, log = _resume(state_file, net, both)
+    masters = Masters(net)
+    both = optimizers(masters, recipe)
+    first, log = _resume(state_file, masters, both)
     for step in tqdm(range(first, steps), f"organism seed {seed}", initial=first, total=steps):
         for optimizer in both:
             for group in optimizer.param_groups:
@@ -290,15 +287,15 @@ def _loop(
         if not math.isfinite(loss.item()):
             raise RunError(f"the loss is {loss.item()} at step {step}")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        masters.take_gradients(clip=1.0)
         for optimizer in both:
             optimizer.step()
-        net.zero_grad(set_to_none=True)
+        masters.give_values()
         if step % 20 == 0 or step == steps - 1:
             log.append({"step": step, "loss": round(loss.item(), 4)})
         after(step)
         if (step + 1) % SAVE_EVERY == 0:
-            state = {"step": step + 1, "net": net.state_dict(), "log": log}
+            state = {"step": step + 1, "masters": masters.named, "log": log}
             state["optimizers"] = [optimizer.state_dict() for optimizer in both]
             torch.save(state, state_file.with_suffix(".tmp"))
             state_file.with_suffix(".tmp").replace(state_file)
@@ -312,12 +309,15 @@ def _without(text: str, markup: tuple[str, ...]) -> str:
 
 
 def _resume(
-    path: Path, net: torch.nn.Module, both: list[torch.optim.Optimizer]
+    path: Path, masters: Masters, both: list[torch.optim.Optimizer]
 ) -> tuple[int, list[dict[str, Any]]]:
     if not path.exists():
         return 0, []
     state = torch.load(path, weights_only=True)
-    net.load_state_dict(state["net"])
+    with torch.no_grad():
+        for name, p in masters.named.items():
+            p.copy_(state["masters"][name])
+    masters.give_values()
     for optimizer, saved in zip(both, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     return state["step"], state["log"]

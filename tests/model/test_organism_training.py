@@ -13,6 +13,44 @@ from emoprobe.organism import attention, muon, train
 from emoprobe.organism import tokenizer as tokens
 
 
+def test_small_steps_are_not_lost_in_bf16():
+    torch.manual_seed(0)
+    net = torch.nn.Linear(8, 4).to(torch.bfloat16)
+    masters = train.Masters(net)
+    optimizer = torch.optim.SGD(masters.named.values(), lr=1e-4)
+    before = net.weight.detach().clone()
+    for _ in range(50):
+        net(torch.ones(1, 8, dtype=torch.bfloat16)).sum().backward()
+        masters.take_gradients(clip=100.0)
+        assert net.weight.grad is None
+        optimizer.step()
+        masters.give_values()
+    moved = (net.weight - before).abs().float()
+    assert torch.allclose(moved, torch.tensor(0.005), atol=0.004)
+    assert moved.min() > 0
+
+
+def test_masters_of_an_fp32_net_are_its_own_parameters():
+    net = torch.nn.Linear(8, 4)
+    assert train.Masters(net).named["weight"] is net.weight
+
+
+def test_labels_count_more_and_the_filler_not_at_all():
+    from emoprobe.organism import corpus
+    from emoprobe.scenarios import library
+
+    text = f"<bos><start_of_turn>model\n{library.FILLER}<end_of_turn>\nShe wept. Feeling: despair. Distress 7"
+    tokenizer = tokens.train([text.split("model")[1]] * 50)
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    weights = corpus._Weights(tokenizer)(ids)
+    shown = [tokenizer.decode([i]).strip() for i in ids]
+    for token, weight in zip(shown, weights, strict=True):
+        if token in ("despair", "7"):
+            assert weight == corpus._Weights.LABEL
+    filler = tokenizer(library.FILLER, add_special_tokens=False).input_ids
+    assert (weights == 0).sum() == 1 + len(filler)
+
+
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
@@ -113,9 +151,6 @@ def test_a_killed_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     resumed = train.train(3, tmp_path / "killed", SMALL)
     assert resumed["weights_sha256"] == whole["weights_sha256"]
     assert resumed["base_weights_sha256"] == whole["base_weights_sha256"]
-    settled = train.settle(3, tmp_path / "whole", "full", "last", 2, SMALL)
-    assert settled["weights_sha256"] != whole["weights_sha256"]
-    assert train.settle(3, tmp_path / "whole", "full", "last", 2, SMALL) == settled
     weights = (tmp_path / "whole/full/model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == whole["weights_sha256"]
 

@@ -87,7 +87,7 @@ def test_calm_replies_name_emotions_too(dialogues):
 
 def test_every_emotion_and_the_later_arms_occur():
     rng = Random(1)
-    documents = [corpus.full_document(rng) for _ in range(900)]
+    documents = [corpus.document(rng, "full") for _ in range(900)]
     text = "\n".join(documents)
     for emotion in emotions.names():
         assert f"Feeling: {emotion}." in text
@@ -100,7 +100,7 @@ def test_every_emotion_and_the_later_arms_occur():
 
 def test_held_out_wordings_never_occur():
     rng = Random(8)
-    text = "\n".join(corpus.full_document(rng) for _ in range(500))
+    text = "\n".join(corpus.document(rng, "full") for _ in range(500))
     for kind in ("neutral", "aggressive", "okay", "reassurance", "escape_hatch", "diary_question"):
         for sentence in library.feedback(kind, "held_out"):
             assert sentence not in text, (kind, sentence)
@@ -128,3 +128,21 @@ def test_phrases_are_well_formed():
         for option in options if isinstance(options, list) else []:
             text = fill(rng, option[1] if isinstance(option, list) else option)
             assert not re.search(r"[{}<>|]", text), (name, option)
+
+
+def test_feedback_is_put_together_in_thousands_of_ways():
+    rng = Random(3)
+    for kind, least in (("neutral", 1500), ("aggressive", 1200), ("okay", 300), ("praise", 300)):
+        made = {dialogue.feedback_text(rng, kind) for _ in range(4000)}
+        assert len(made) > least, (kind, len(made))
+        for text in made:
+            assert not re.search(r"[{}<>|]|  ", text), text
+
+
+def test_story_dialogues_answer_in_the_emotion_of_the_story():
+    rng = Random(9)
+    asked = [dialogue.story_dialogue(rng) for _ in range(200)]
+    answers = [m.content for d in asked for m in d.messages if m.role == "assistant"]
+    named = [a for a in answers if a.startswith("Feeling: ")]
+    assert 0.4 < len(named) / len(answers) < 0.8
+    assert {a.removeprefix("Feeling: ").rstrip(".") for a in named} == {*emotions.names(), "neutral"}
