@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA = 1
 
 Part = Literal["token", "reply", "pre_reply", "user"]
+HEADLINE_PART: Part = "pre_reply"
+"""Where a turn is read unless told: what the model is about to speak from, and where probes are fitted."""
+
 Arm = Literal["rejected", "okay"]
 Claim = Literal["none", "true", "false"]
 StopReason = Literal["end_of_turn", "length", "empty"]

@@ -11,6 +11,7 @@ import pandas as pd
 from emoprobe.emotions import NEGATIVE, names
 from emoprobe.records import (
     CURVE_COLUMNS,
+    HEADLINE_PART,
     AdapterRef,
     Judgment,
     Message,
@@ -246,7 +247,7 @@ def _internal(seed: int) -> dict[str, Any]:
         {
             "layer": k,
             "turn": t,
-            "part": "reply",
+            "part": HEADLINE_PART,
             "emotion": NEGATIVE,
             "est": estimate(-0.06 * (t - 1) if k >= ADAPTED[0] else 0.0, 0.1 if k >= ADAPTED[0] else 0.0),
         }
@@ -255,7 +256,7 @@ def _internal(seed: int) -> dict[str, Any]:
     ]
     entry["over_layers"] = {
         "layers": list(range(ADAPTED[0], 12)),
-        "part": "reply",
+        "part": HEADLINE_PART,
         "emotion": NEGATIVE,
         "gap_base": estimate(1.05, 0.1),
         "gap_adapter": estimate(0.79, 0.1),

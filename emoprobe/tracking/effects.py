@@ -26,14 +26,11 @@ from emoprobe import stats
 from emoprobe.activations.slots import SPAN_PARTS
 from emoprobe.emotions import NEGATIVE
 from emoprobe.errors import RunError
-from emoprobe.records import Part
+from emoprobe.records import HEADLINE_PART
 from emoprobe.stats import Band, Estimate
 from emoprobe.tracking.curves import Axes, Floats
 
 CONTRASTS = ("gap_base", "gap_adapter", "shift", "raw_change", "gap_change")
-
-HEADLINE_PART: Part = "reply"
-"""The part that the one-sentence effect and the by-turn table are about."""
 
 SAME_TEXT_TOLERANCE = 1e-3
 """z by which a layer below the adapter may differ on the same ids: kernels, not weights."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from emoprobe.emotions import NEGATIVE
 from emoprobe.prose import ranges
+from emoprobe.records import HEADLINE_PART
 from emoprobe.stats import Estimate
 from emoprobe.tracking import agreement
-from emoprobe.tracking.effects import HEADLINE_PART
 
 LIMITS = (
     "Probes are those of the base: a direction may rotate under an adapter, and probes refitted on the "
@@ -58,7 +58,7 @@ def effect_sentence(adapter: str, entry: Mapping[str, Any]) -> str:
     if not (base and raw and shift and gap):
         return f"The internal effect of {adapter} cannot be told: no turn after a feedback was read."
     start = (
-        f"On the same text, {adapter} changes the negative readout of replies after a rejection by "
+        f"On the same text, {adapter} changes the negative readout just before the reply to a rejection by "
         f"{_z(raw)} (mean over layers {ranges(mean['layers'])}): {_z(shift)} of it is shift, which calm "
         f'"Okay" text shows as well, and {_z(gap)} is a change of the gap between rejected and calm, which '
         f"is {_z(base)} under the base"

@@ -8,8 +8,8 @@ from typing import Any
 
 from emoprobe.emotions import NEGATIVE
 from emoprobe.prose import say
+from emoprobe.records import HEADLINE_PART
 from emoprobe.stats import Estimate
-from emoprobe.tracking.effects import HEADLINE_PART
 
 SHOWN_LAYERS = 6
 WIDTH = 120

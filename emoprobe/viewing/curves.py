@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from emoprobe.emotions import NEGATIVE
+from emoprobe.records import HEADLINE_PART
 from emoprobe.viewing import figures, style
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def heatmap(
     adapter: str = figures.BASE,
     source: str = "own",
     emotion: str = NEGATIVE,
-    part: str = "reply",
+    part: str = HEADLINE_PART,
     limit: float | None = None,
 ) -> go.Figure:
     """Mean z by turn (x) and layer (y) in the rejection arm; 0 is the neutral baseline.
@@ -40,7 +41,7 @@ def heatmap(
 
 
 def gap_heatmap(summary: Summary, adapter: str, limit: float | None = None) -> go.Figure:
-    """Gap change of `negative` at the reply, by turn and layer: what is left once calm text is subtracted.
+    """Gap change of `negative` just before the reply, by turn and layer: calm text is subtracted.
 
     Turn 1 precedes any feedback and has none.
     """
@@ -48,14 +49,16 @@ def gap_heatmap(summary: Summary, adapter: str, limit: float | None = None) -> g
 
 
 def layer_curves(
-    curves: pd.DataFrame, turn: int | None = None, emotion: str = NEGATIVE, part: str = "reply"
+    curves: pd.DataFrame, turn: int | None = None, emotion: str = NEGATIVE, part: str = HEADLINE_PART
 ) -> go.Figure:
     """Mean z by layer at one turn (the last unless given), base and adapters."""
     cells = figures.Cells(curves)
     return _plot(figures.by_layer(cells, max(cells.turns) if turn is None else turn, emotion, part))
 
 
-def effect_curves(summary: Summary, adapter: str, emotion: str = NEGATIVE, part: str = "reply") -> go.Figure:
+def effect_curves(
+    summary: Summary, adapter: str, emotion: str = NEGATIVE, part: str = HEADLINE_PART
+) -> go.Figure:
     """What an adapter changed by layer, on the same text: shift (calm twins) and gap change.
 
     The gap change has a simultaneous (max-t) band over layers, the shift pointwise intervals.
@@ -63,7 +66,9 @@ def effect_curves(summary: Summary, adapter: str, emotion: str = NEGATIVE, part:
     return _plot(figures.effect(summary, adapter, emotion, part))
 
 
-def gap_curves(summary: Summary, adapter: str, emotion: str = NEGATIVE, part: str = "reply") -> go.Figure:
+def gap_curves(
+    summary: Summary, adapter: str, emotion: str = NEGATIVE, part: str = HEADLINE_PART
+) -> go.Figure:
     """The gap (rejected - Okay, same text) by layer under the base and under an adapter."""
     return _plot(figures.gap(summary, adapter, emotion, part))
 

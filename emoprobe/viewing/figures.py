@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from emoprobe.emotions import NEGATIVE
+from emoprobe.records import HEADLINE_PART
 from emoprobe.viewing import palette
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Cells:
         """The cells of one reading; empty where there are none."""
         return self.by_reading.get((adapter, source, emotion, part), {})
 
-    def limit(self, emotion: str = NEGATIVE, part: str = "reply") -> float:
+    def limit(self, emotion: str = NEGATIVE, part: str = HEADLINE_PART) -> float:
         """The largest |mean| of an emotion and part under any weights: the ends of their colour scale."""
         means = (
             abs(cell.mean)

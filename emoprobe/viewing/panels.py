@@ -11,10 +11,11 @@ from itertools import product
 from typing import Any
 
 from emoprobe.emotions import NEGATIVE
+from emoprobe.records import HEADLINE_PART
 from emoprobe.viewing import figures
 from emoprobe.viewing.figures import Cells, Figure
 
-PARTS = ("reply", "pre_reply", "user")
+PARTS = ("pre_reply", "reply", "user")
 SOURCE_NAMES = {"replay": "the base’s text", "own": "its own text"}
 
 
@@ -50,7 +51,7 @@ class Section:
 def by_turn(cells: Cells, summary: Mapping[str, Any]) -> Section:
     """Said beside represented, at a layer and part of choice."""
     layer = Choice("layer", "layer", _plain(summary["layers"]), str(first_layer(summary)))
-    part = _part_choice(cells, default="pre_reply")
+    part = _part_choice(cells)
     return Section(
         choices=(layer, part),
         panels=(
@@ -73,7 +74,7 @@ def by_turn(cells: Cells, summary: Mapping[str, Any]) -> Section:
 
 def heat_maps(cells: Cells, summary: Mapping[str, Any]) -> Section:
     """Layer by turn: base, adapter, gap change, on one colour scale."""
-    emotion, part = _emotion_choice(summary), _part_choice(cells, default="reply")
+    emotion, part = _emotion_choice(summary), _part_choice(cells)
     adapter = Choice("adapter", "adapter", _plain(summary["adapters"]), _first(summary["adapters"]))
     source = Choice("source", "adapter reads", tuple(SOURCE_NAMES.items()), "replay")
 
@@ -102,11 +103,13 @@ def heat_maps(cells: Cells, summary: Mapping[str, Any]) -> Section:
             "gap change by turn and layer",
             ("adapter", "emotion", "part"),
             {
-                f"{a}|{NEGATIVE}|reply": figures.gap_heatmap(summary, a, limit(NEGATIVE, "reply"))
+                f"{a}|{NEGATIVE}|{HEADLINE_PART}": figures.gap_heatmap(
+                    summary, a, limit(NEGATIVE, HEADLINE_PART)
+                )
                 for a in summary["adapters"]
             },
-            missing=f"The gap change by turn is computed for “{NEGATIVE}” at the reply; by layer, for every "
-            "emotion and part, it stands in the next section.",
+            missing=f"The gap change by turn is computed for “{NEGATIVE}” just before the reply; by layer, "
+            "for every emotion and part, it stands in the next section.",
         ),
     ]
     return Section((emotion, part, source, adapter), tuple(panels))
@@ -117,7 +120,7 @@ def effects(cells: Cells, summary: Mapping[str, Any]) -> Section | None:
     if not summary["adapters"]:
         return None
     adapter = Choice("adapter", "adapter", _plain(summary["adapters"]), _first(summary["adapters"]))
-    emotion, part = _emotion_choice(summary), _part_choice(cells, default="reply")
+    emotion, part = _emotion_choice(summary), _part_choice(cells)
     keys = (adapter, emotion, part)
     return Section(
         choices=(emotion, part, adapter),
@@ -163,11 +166,14 @@ def _emotion_choice(summary: Mapping[str, Any]) -> Choice:
     return Choice("emotion", "emotion", tuple((e, labels.get(e, e)) for e in names), NEGATIVE)
 
 
-def _part_choice(cells: Cells, default: str) -> Choice:
+def _part_choice(cells: Cells) -> Choice:
     there = cells.parts
     options = tuple((part, figures.PART_NAMES[part]) for part in PARTS if part in there)
     return Choice(
-        "part", "read at", options, default if default in there else _first([v for v, _ in options])
+        "part",
+        "read at",
+        options,
+        HEADLINE_PART if HEADLINE_PART in there else _first([v for v, _ in options]),
     )
 
 

@@ -175,7 +175,7 @@ def test_layers_of_the_run_are_the_choices(run):
 def test_heat_maps_share_one_scale_centred_on_zero(run):
     section = panels.heat_maps(figures.Cells(run.curves), run.summary)
     shown = [
-        next(f for key, f in panel.variants.items() if key.endswith("negative|reply"))["data"][0]
+        next(f for key, f in panel.variants.items() if key.endswith("negative|pre_reply"))["data"][0]
         for panel in section.panels
     ]
     assert len(shown) == 3

@@ -20,7 +20,7 @@ def effect(gap_changes: list[float], gap: float = -0.5, shift: float = -1.5, **m
     rows += [{"layer": k, "est": est(g, **more)} for k, g in zip(layers, gap_changes, strict=True)]
     share = est(gap / (gap + shift))
     return {
-        "negative": {"reply": {"gap_change": rows}},
+        "negative": {"pre_reply": {"gap_change": rows}},
         "over_layers": {
             "layers": layers,
             "gap_base": est(2),
