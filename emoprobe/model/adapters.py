@@ -151,7 +151,7 @@ def lora_targets(net: nn.Module, layers: Iterable[int], modules: Sequence[str] =
 def _maker(name: str, source: Source) -> str:
     if source.name in ("organism", "organism-base") and name == "dpo":
         return "make it with: make organism"
-    return f"make one with: python -m emoprobe.tune --model {source.name} --name {name}"
+    return f"name a folder or hub id of a LoRA, or put one into artifacts/adapters/{source.name}/{name}"
 
 
 def _fetch(hub_id: str) -> Path:

@@ -292,7 +292,7 @@ def test_a_missing_adapter_is_answered_with_the_command_that_makes_it(tmp_path, 
         UserError, match=r"no adapter 'dpo' for 'organism'; .*calm-dpo.*make it with: make organism"
     ):
         adapters.find("dpo", organism)
-    with pytest.raises(UserError, match=r"python -m emoprobe.tune --model organism --name late"):
+    with pytest.raises(UserError, match=r"or put one into artifacts/adapters/organism/late"):
         adapters.find("late", organism)
     with pytest.raises(UserError, match="'who/what' is not cached and the hub is unreachable"):
         adapters.find("who/what", organism)
