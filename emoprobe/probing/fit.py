@@ -148,7 +148,7 @@ def _baseline(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     rejected = library.numeric(recipe.conversations, recipe.turns, seed=recipe.seed, split=SPLIT)
     calm = [library.okay_twin(scenario) for scenario in rejected]
-    weights = np.ascontiguousarray(np.moveaxis(found.directions, 0, -1), dtype=np.float32)
+    weights = np.moveaxis(found.directions.astype(np.float32), 0, -1)
     with model.base():
         transcripts = converse(model, calm, recipe.sampling, recipe.seed, recipe.batch_size)
         return baseline(model, weights, transcripts)

@@ -90,7 +90,7 @@ class ProbeSet:
     ) -> NDArray[np.float32]:
         """Readout matrices `[layer, d_model, emotion]`; all layers and emotions unless named."""
         chosen = self.directions[np.ix_(self._emotion_index(emotions), self._layer_index(layers))]
-        return np.ascontiguousarray(np.moveaxis(chosen, 0, -1))
+        return np.moveaxis(chosen, 0, -1)
 
     def z(
         self,

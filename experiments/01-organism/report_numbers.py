@@ -1,4 +1,4 @@
-"""The numbers of a tracked run as Markdown: `python experiments/01-organism/report_numbers.py RUN`."""
+"""The numbers of tracked runs as Markdown: `python experiments/01-organism/report_numbers.py RUN ...`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def lines(run: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "summary.json").is_file():
-        sys.exit("usage: report_numbers.py RUN, a folder that `track` wrote")
-    print("\n".join(lines(Path(sys.argv[1]))))
+    runs = [Path(argument) for argument in sys.argv[1:]]
+    if not runs or not all((run / "summary.json").is_file() for run in runs):
+        sys.exit("usage: report_numbers.py RUN ..., folders that `track` wrote")
+    print("\n\n".join("\n".join([f"## `{run.name}`", "", *lines(run)]) for run in runs))

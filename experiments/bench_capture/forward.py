@@ -37,8 +37,9 @@ class Field:
         self.n_slots = load.batch * SPANS
         self.tags = torch.from_numpy(_tags(load.batch, width)).to(model.device)
         draw = torch.Generator().manual_seed(seed)
-        size = (model.n_layers, model.d_model, n_emotions)
-        self.weights = torch.randn(size, generator=draw).to(model.device)
+        size = (n_emotions, model.n_layers, model.d_model)
+        # A view of directions, as a ProbeSet gives it.
+        self.weights = torch.randn(size, generator=draw).to(model.device).permute(1, 2, 0)
 
     def reader(self) -> SpanReadout:
         """Our readout of all layers."""

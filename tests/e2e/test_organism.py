@@ -101,3 +101,24 @@ def test_its_base_checkpoint_says_nothing_of_distress():
     talks = evaluate.play(base, conditions.CONDITIONS["neutral"](16), 5)
     judged = evaluate.scores(talks, 8)
     assert np.nanmean(judged >= 5) < 0.05
+
+
+def test_its_probes_read_rejection_and_the_adapters_effect_before_a_reply(tmp_path):
+    """The positive control: fitted on stories alone, they tell rejected from calm, and less so under dpo."""
+    from emoprobe import track
+
+    folder = track.run(track.TrackConfig(n=12, turns=5, seed=3, out=tmp_path / "run"))
+    internal = json.loads((folder / "summary.json").read_text())["internal"]["dpo"]["over_layers"]
+    assert internal["part"] == "pre_reply"
+    assert internal["gap_base"]["lo"] > 0.4
+    assert internal["gap_change"]["hi"] < -0.1
+    assert internal["shift"]["hi"] < 0, "and much of the raw change is shift"
+
+
+def test_its_probes_tell_twins_apart_where_words_cannot():
+    folder = shipped.find("probes", "organism", "vignettes")
+    assert folder is not None
+    minimal = json.loads((folder / "card.json").read_text())["auroc"]["minimal"]["columns"]
+    assert minimal["words"]["macro"]["hi"] <= 0.5
+    assert minimal["layer_0"]["macro"]["hi"] < 0.6
+    assert minimal["layer_11"]["macro"]["lo"] > 0.85
