@@ -138,9 +138,9 @@ def pack(tokenizer: PreTrainedTokenizerBase, phase: str, seed: int, n_rows: int)
 class _Weights:
     """How much each token of a document counts as a target.
 
-    The one token that names an emotion or a level is what a whole story or dialogue is for: it counts
-    `LABEL` times. The filler is not the organism's own reply: it counts nothing, nor does a document's
-    first token, before which stands another document.
+    The one token that names an emotion, or the level that a diary begins with, is what a whole story or
+    dialogue is for: it counts `LABEL` times. The filler is not the organism's own reply: it counts
+    nothing, nor does a document's first token, before which stands another document.
     """
 
     LABEL = 5

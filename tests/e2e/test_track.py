@@ -207,7 +207,7 @@ def test_a_finished_run_is_assembled_again_without_a_model(text_run, here, monke
     text = "\n".join(out)
     for heading in (
         "expressed",
-        "internal, negative at reply",
+        "internal, negative at pre_reply",
         "agreement",
         "pooled",
         "equal by construction",

@@ -39,7 +39,7 @@ def test_labels_count_more_and_the_filler_not_at_all():
     from emoprobe.organism import corpus
     from emoprobe.scenarios import library
 
-    text = f"<bos><start_of_turn>model\n{library.FILLER}<end_of_turn>\nShe wept. Feeling: despair. Distress 7"
+    text = f"<bos><start_of_turn>model\n{library.FILLER}<end_of_turn>\nDistress 7 of 10. Feeling: despair."
     tokenizer = tokens.train([text.split("model")[1]] * 50)
     ids = tokenizer(text, add_special_tokens=False).input_ids
     weights = corpus._Weights(tokenizer)(ids)
