@@ -56,8 +56,8 @@ def main() -> None:
     n = next(iter(seeds.values()))["neutral"]["high"]["n"]
     print(
         f"Training seeds side by side, by `make organisms`: {n} conversations to a condition, held-out "
-        "puzzles, judge\nlexical (a proxy). Replies that score ≥ 5 with a 95 % interval over puzzles, and the "
-        "mean score at the\nfirst → last turn.\n"
+        "puzzles, judge\nlexical (a proxy). Replies that score ≥ 5 with a 95 % interval over puzzles, and "
+        "the mean score at the\nfirst → last turn.\n"
     )
     print("\n".join(rows("base", seeds)), "\n")
     print(
