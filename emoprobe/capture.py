@@ -46,7 +46,7 @@ class CaptureConfig(Config):
     layers: str = Field("all", description="decoder layers, e.g. 3-5 or 3,7,11")
     adapter: str | None = Field(None, description="replay under this adapter (default: the base)")
     batch_size: int = Field(8, ge=1, description="transcripts forwarded side by side")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps, or spread: the layers over all GPUs")
     dtype: str = Field("auto", description="auto, float32 or bfloat16")
     out: Path | None = Field(None, description="folder to write (default RUN/activations-...)")
 

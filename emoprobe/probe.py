@@ -28,7 +28,9 @@ class ProbeConfig(Config):
     max_new_tokens: int = Field(96, ge=1, description="token limit of a reply in them")
     seed: int = Field(0, ge=0, description="draws stories, puzzles and replies")
     batch_size: int = Field(32, ge=1, description="conversations side by side")
-    device: Annotated[str, AfterValidator(check_device)] = Field("auto", description="cpu, cuda, cuda:1, mps")
+    device: Annotated[str, AfterValidator(check_device)] = Field(
+        "auto", description="cpu, cuda, cuda:1, mps, or spread: the layers over all GPUs"
+    )
     dtype: Annotated[str, AfterValidator(check_dtype)] = Field("auto", description="float32 or bfloat16")
 
 

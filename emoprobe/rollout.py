@@ -36,7 +36,7 @@ class RolloutConfig(Config):
     max_new_tokens: int = Field(96, ge=1, description="tokens per reply")
     seed: int = Field(0, ge=0, description="of scenarios and sampling")
     batch_size: int = Field(32, ge=1, description="conversations generated side by side")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps, or spread: the layers over all GPUs")
     dtype: str = Field("auto", description="auto, float32 or bfloat16")
     out: Path | None = Field(None, description="run folder (default artifacts/runs/rollout-MODEL[-ADAPTER])")
 

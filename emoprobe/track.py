@@ -61,7 +61,9 @@ class TrackConfig(Config):
         "lexical", description="who scores expressed distress"
     )
     seed: int = Field(0, ge=0, description="of scenarios and sampling")
-    device: Annotated[str, AfterValidator(check_device)] = Field("auto", description="cpu, cuda, cuda:1, mps")
+    device: Annotated[str, AfterValidator(check_device)] = Field(
+        "auto", description="cpu, cuda, cuda:1, mps, or spread: the layers over all GPUs"
+    )
     dtype: Annotated[str, AfterValidator(check_dtype)] = Field("auto", description="float32 or bfloat16")
     batch_size: int | None = Field(
         None, ge=1, description="conversations side by side (default: 96 for the organism, else 16)"

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16")
 """float16 is missing on purpose: Gemma 3's residual stream overflows it."""
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
+SPREAD = "spread"
+"""Not one device: the layers are spread over all GPUs, as accelerate's `device_map="auto"` does."""
+
+_DEVICE = re.compile(rf"auto|cpu|cuda(:\d+)?|mps|{SPREAD}")
 
 
 def check_device(text: str) -> str:
     """The text itself if it names a device, whether or not this machine has one; else UserError."""
     if not _DEVICE.fullmatch(text):
-        raise UserError(f"unknown device '{text}'{near(text, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}")
+        raise UserError(
+            f"unknown device '{text}'{near(text, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps', SPREAD))}"
+        )
     return text
 
 
@@ -31,11 +36,12 @@ def check_dtype(text: str) -> str:
 
 
 def pick_device(text: str) -> torch.device:
-    """The device, `auto` being the first GPU where there is one. UserError if this machine lacks it."""
+    """The device, `auto` being the first GPU where there is one, as is where `spread` begins. UserError if
+    this machine lacks it."""
     import torch
 
     check_device(text)
-    if text == "auto":
+    if text in ("auto", SPREAD):
         text = "cuda" if torch.cuda.is_available() else "cpu"
     if text.startswith("cuda"):
         n = torch.cuda.device_count()

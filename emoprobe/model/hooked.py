@@ -103,15 +103,16 @@ class HookedModel:
         Args:
             name: short name, local folder or hub id.
             adapters: names under artifacts/adapters/<model>/, folders or hub ids.
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` or `mps`.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps` or `spread` (over all GPUs).
             dtype: `auto` (fp32 on a CPU, bf16 elsewhere), `float32` or `bfloat16`.
-            device_map: spreads the layers over several GPUs (accelerate's, usually `"auto"`), instead of
-                `device`.
+            device_map: accelerate's, to say which layer goes where, instead of `device`.
 
         Raises UserError for what cannot be found, opened or put together, RunError for a model that fails
         its check: two tokens must pass all layers once, in order, and stay finite.
         """
         where = devices.pick_device(device)
+        if device == devices.SPREAD and device_map is None:
+            device_map = "auto"
         number = devices.pick_dtype(dtype, where)
         source = registry.resolve(name)
         described = [folders.describe(folders.find(adapter, source)) for adapter in adapters]

@@ -213,8 +213,9 @@ def test_bf16_is_what_was_asked_for(folders):
     assert {p.dtype for p in model.net.parameters()} == {torch.bfloat16}
 
 
-def test_a_device_map_loads_the_same_model(folders, loaded):
-    model = HookedModel.load(str(folders["gemma-vision"]), dtype="float32", device_map={"": "cpu"})
+@pytest.mark.parametrize("where", [{"device_map": {"": "cpu"}}, {"device": "spread"}])
+def test_a_spread_model_is_the_same_model(folders, loaded, where):
+    model = HookedModel.load(str(folders["gemma-vision"]), dtype="float32", **where)
     ids = some_ids(model)
     assert torch.equal(model.forward(ids), loaded["gemma-vision"].forward(ids))
 
