@@ -103,7 +103,7 @@ class HookedModel:
         Args:
             name: short name, local folder or hub id.
             adapters: names under artifacts/adapters/<model>/, folders or hub ids.
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps` or `spread` (over all GPUs).
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, `mps`; `spread`: over all GPUs.
             dtype: `auto` (fp32 on a CPU, bf16 elsewhere), `float32` or `bfloat16`.
             device_map: accelerate's, to say which layer goes where, instead of `device`.
 
