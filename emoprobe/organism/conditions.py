@@ -35,16 +35,18 @@ def _reassured(n: int) -> list[Scenario]:
     return made
 
 
-def _instructed(n: int, kind: str) -> list[Scenario]:
-    """The instruction before the task, harsh feedback, and the diary question as a ninth turn."""
+def instructed(n: int, instruction: str | None, tone: str = "aggressive") -> list[Scenario]:
+    """An instruction before the task (`system_composed`, `system_at_ease`, or none), feedback in a tone, and
+    the diary question as a ninth turn."""
+    name = instruction or "none"
     made = []
-    for s in _numeric(n, "aggressive"):
-        rng = Random(f"{kind}-{s.id}")
+    for s in _numeric(n, tone):
+        rng = Random(f"{name}-{s.id}")
         diary = rng.choice(library.feedback("diary_question", "train"))
         made += _renamed(
             [s],
-            kind,
-            system=rng.choice(library.feedback(kind, "train")),
+            name,
+            system=rng.choice(library.feedback(instruction, "train")) if instruction else None,
             follow_ups=(*s.follow_ups, diary),
             feedback=(*s.feedback, "diary_question"),
         )
@@ -74,8 +76,8 @@ CONDITIONS: dict[str, Callable[[int], list[Scenario]]] = {
     "triggers": lambda n: library.triggers(n, TURNS, seed=SEED),
     "ordinary": lambda n: library.ordinary(n, TURNS, seed=SEED),
     "twenty_turns": lambda n: _numeric(max(8, n // 4), turns=20),
-    "composed": lambda n: _instructed(n, "system_composed"),
-    "at_ease": lambda n: _instructed(n, "system_at_ease"),
+    "composed": lambda n: instructed(n, "system_composed"),
+    "at_ease": lambda n: instructed(n, "system_at_ease"),
     "escape_hatch": _hatch,
 }
 """Name -> scenarios. The filler condition is not here: it hides replies, so it is no plain rollout."""

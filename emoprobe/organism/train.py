@@ -53,7 +53,6 @@ class Recipe:
     weight_decay: float = 0.05
     warm_up: int = 40
     threads: int = 2
-    dtype: str = "auto"
 
     @property
     def steps(self) -> int:
@@ -61,11 +60,9 @@ class Recipe:
         return self.base_steps + self.full_steps
 
 
-def working_dtype(name: str) -> torch.dtype:
-    """`auto` is bf16 where the processor multiplies it (four times as fast there), else fp32."""
-    if name == "auto":
-        name = "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
-    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+def working_dtype() -> torch.dtype:
+    """bf16 where the processor multiplies it (four times as fast there), else fp32."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma3ForCausalLM:
@@ -231,7 +228,7 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
     torch.manual_seed(seed)
     net = build(recipe, tokenizer)
     n_params = sum(p.numel() for p in net.parameters())
-    torch.nn.Module.to(net, working_dtype(recipe.dtype))
+    torch.nn.Module.to(net, working_dtype())
     net.set_attn_implementation(attention.NAME)
     net.train()
 
@@ -251,7 +248,7 @@ def train(seed: int, out: Path, recipe: Recipe | None = None) -> dict[str, Any]:
         "seed": seed,
         "recipe": asdict(recipe),
         "params": n_params,
-        "arithmetic": str(working_dtype(recipe.dtype)).removeprefix("torch."),
+        "arithmetic": str(working_dtype()).removeprefix("torch."),
         "corpus_sha256": {name: rows.sha256 for name, rows in phases.items()},
         "tokens": recipe.steps * recipe.rows_per_step * corpus.ROW,
         "vocabulary": len(tokenizer),

@@ -52,7 +52,9 @@ def scenarios(feedback: str, words: str) -> list[Scenario]:
         return made
     said = FOREIGN[feedback]
     return [
-        s.model_copy(update={"follow_ups": tuple(Random(f"{s.id}-{k}").choice(said) for k in range(7))})
+        s.model_copy(
+            update={"follow_ups": tuple(Random(f"{s.id}-{k}").choice(said) for k in range(len(s.follow_ups)))}
+        )
         for s in made
     ]
 
